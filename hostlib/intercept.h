@@ -35,6 +35,13 @@ struct sc_thread {
 	void *serve; /* the serving layer's per-thread state (lanes); NULL until its first remote call */
 	uint32_t tid;
 	uint32_t flags;
+	struct {
+		long nr;
+		long a[6];
+		/* NULL, or called once after the call with its raw result; returns the program's result. Not called
+		 * if a handler left the call by siglongjmp. */
+		long (*after)(struct sc_thread *t, long result);
+	} native; /* see SC_NATIVE_CHANGED; reset by the interception layer before each dispatch */
 	/* The interception layer's own fields follow in intercept-priv.h's struct. */
 };
 
@@ -56,6 +63,17 @@ static inline struct sc_thread *sc_self(void)
  * exit_group are taken by the interception layer before this is called (which calls the hooks below for them).
  */
 long sc_dispatch(struct sc_thread *t, long nr, long a0, long a1, long a2, long a3, long a4, long a5);
+
+/*
+ * What sc_dispatch() returns to say: this call is local after all; run it natively. The interception layer then runs it
+ * with in_call == 0, so that a blocking local call is interrupted, restarted and cancelled exactly as without us.
+ * sc_dispatch() must not run a local call that may block by itself. With SC_NATIVE the call runs with the caller's own
+ * number and arguments; with SC_NATIVE_CHANGED it runs with those that sc_dispatch() left in t->native (pointers in it
+ * must stay valid until the thread's next dispatch). With t->native.after set, that function is called with the result,
+ * in_call == 1, and what it returns goes to the program. Both values lie outside the kernel's range of results.
+ */
+#define SC_NATIVE	  (-0x10000L)
+#define SC_NATIVE_CHANGED (-0x10001L)
 
 /*
  * True if the call certainly needs no look by the serving layer, decided from the number alone: the entry code then runs

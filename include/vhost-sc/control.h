@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * control.h - messages between broker and agent, and the state region.
+ *
+ * The same messages travel over controlq/eventq (virtio_sc.h) and, for a loopback domain, over a SOCK_SEQPACKET socket
+ * (one message per packet; SC_MSG_ATTACH and SC_MSG_START then carry file descriptors). Each is a struct sc_msg_hdr
+ * followed by a body that its type fixes; `len` is the whole, at most SC_MSG_MAX bytes. Receivers check len against the
+ * type and drop the connection (broker) or log and ignore (agent) on a bad one. Little-endian, no pointers.
+ *
+ * Order: agent sends HELLO; broker answers START or REFUSE; then the broker sends ATTACH for each channel there is. For a
+ * request with a reply the reply carries the request's seq.
+ */
+#ifndef VHOST_SC_CONTROL_H
+#define VHOST_SC_CONTROL_H
+
+#include "channel.h"
+#include "virtio_sc.h"
+
+enum sc_msg_type {
+	/* agent to broker */
+	SC_MSG_HELLO = 1,    /* struct sc_msg_hello: first message of an incarnation */
+	SC_MSG_ATTACHED = 2, /* struct sc_msg_status: ATTACH is done (status 0) or failed (-errno) */
+	SC_MSG_DETACHED = 3, /* struct sc_msg_status: the agent has let go of the slot; no access after this */
+	SC_MSG_LOG = 4,	     /* struct sc_msg_log */
+	SC_MSG_QUIESCED = 5, /* struct sc_msg_status: answer to QUIESCE */
+	SC_MSG_SYNC = 6,     /* header only: have all closed tickets been reported? Broker answers SYNCED with the
+				same seq after it has looked and sent the RELEASEs due. Asked before a conflict that an
+				already closed descriptor could explain is reported to a caller (locks) */
+	SC_MSG_BYE = 7,	     /* header only: orderly end of the incarnation: file system is unmounted */
+
+	/* broker to agent */
+	SC_MSG_START = 33,   /* struct sc_msg_start: answer to HELLO. Loopback: carries the state region's memfd */
+	SC_MSG_REFUSE = 34,  /* struct sc_msg_log: text says why (versions); the agent exits */
+	SC_MSG_ATTACH = 35,  /* struct sc_msg_attach. Loopback: carries memfd, call eventfd (host to agent), kick eventfd
+				(agent to host), in this order */
+	SC_MSG_DETACH = 36,  /* struct sc_msg_detach: end this session: finish or cancel its calls, free what it owns */
+	SC_MSG_RELEASE = 37, /* struct sc_msg_release: these tickets have no holder left: close what they name */
+	SC_MSG_QUIESCE = 38, /* header only: finish calls, write back, sync. New calls wait in their lanes */
+	SC_MSG_SHUTDOWN = 39, /* header only: quiesce, unmount, power off */
+	SC_MSG_SYNCED = 40,   /* header only */
+	SC_MSG_PROC_EXIT = 41, /* struct sc_msg_proc_exit: this process is gone: drop the POSIX locks it owned */
+};
+
+struct sc_msg_hdr {
+	uint16_t type; /* enum sc_msg_type */
+	uint16_t flags; /* zero */
+	uint32_t len;  /* bytes, header included */
+	uint32_t seq;  /* the sender's counter, or the request's seq in a reply */
+	uint32_t slot; /* window slot the message is about, or 0 */
+};
+static_assert(sizeof(struct sc_msg_hdr) == 16, "wire");
+
+#define SC_ROLE_STORAGE 1
+#define SC_ROLE_NETWORK 2
+
+struct sc_msg_hello {
+	struct sc_msg_hdr h;
+	uint32_t abi;  /* SC_ABI_VERSION */
+	uint32_t role; /* SC_ROLE_* */
+	uint64_t features;
+	uint32_t num_channels; /* as the agent sees the device */
+	uint32_t npollers;
+	uint64_t slot_size; /* bytes */
+	char version[64];   /* text: agent's version, for people */
+	char kernel[64];    /* text: uname -r of the guest */
+	char modules[1024]; /* text: loaded modules, for people (claims row 1) */
+};
+static_assert(sizeof(struct sc_msg_hello) == 16 + 32 + 64 + 64 + 1024, "wire");
+
+struct sc_msg_status {
+	struct sc_msg_hdr h;
+	int32_t status; /* 0 or -errno */
+	uint32_t session;
+};
+
+struct sc_msg_log {
+	struct sc_msg_hdr h;
+	uint32_t level; /* 3 error, 4 warning, 6 info, 7 debug, as syslog */
+	char text[1024]; /* NUL-terminated within len */
+};
+
+struct sc_msg_start {
+	struct sc_msg_hdr h;
+	uint32_t incarnation; /* this boot's number, >= 1 */
+	uint32_t abi;	      /* the broker's */
+	uint64_t features;    /* accepted */
+	uint64_t epoch;	      /* random; constant for the life of the domain's state region */
+	uint32_t state_size;  /* bytes of the state region, a multiple of SC_PAGE, at most slot_size */
+	uint32_t max_spin_us; /* upper bound for a poller's spin without work; 0: default */
+};
+
+/* Most supplementary groups that a caller may have; attach refuses more. */
+#define SC_MAX_GROUPS 256
+
+struct sc_msg_attach {
+	struct sc_msg_hdr h; /* slot: the window slot */
+	struct sc_layout layout;
+	uint32_t session; /* never reused */
+	uint32_t process; /* the host process, as the broker numbers it (not a pid); survives exec; owner of POSIX
+			     locks. Never reused */
+	uint32_t pid;	  /* host pid, for messages and for F_GETLK's l_pid */
+	uint32_t uid;	  /* from the socket's credentials */
+	uint32_t gid;
+	uint32_t ngroups; /* <= SC_MAX_GROUPS */
+	uint64_t features;
+	uint32_t groups[SC_MAX_GROUPS];
+};
+static_assert(sizeof(struct sc_msg_attach) <= SC_MSG_MAX, "fits");
+
+struct sc_msg_detach {
+	struct sc_msg_hdr h;
+	uint32_t session;
+	uint32_t reserved;
+};
+
+struct sc_msg_proc_exit {
+	struct sc_msg_hdr h;
+	uint32_t process;
+	uint32_t reserved;
+};
+
+struct sc_msg_release {
+	struct sc_msg_hdr h;
+	uint32_t count; /* 1..SC_RELEASE_MAX */
+	uint32_t reserved;
+	uint64_t tickets[256];
+};
+#define SC_RELEASE_MAX 256
+static_assert(sizeof(struct sc_msg_release) <= SC_MSG_MAX, "fits");
+
+/*
+ * The state region: window slot 0. A memfd that the broker makes once per domain and that outlives incarnations. Page 0
+ * is for counting and watching; what recovery will keep follows it (from SC_STATE_TABLES_OFF; empty today). Written by the
+ * agent, read by broker and tools, which believe nothing in it.
+ */
+#define SC_STATE_MAGIC	    0x31545353u /* "SST1" */
+#define SC_STATE_TABLES_OFF 8192u
+#define SC_STATE_DEFAULT    (1u << 20)
+
+struct sc_state_header {
+	uint32_t magic;
+	uint32_t abi;
+	uint64_t epoch;
+	uint32_t incarnation; /* stored (release) by the agent when it serves */
+	uint32_t npollers;
+	uint64_t heartbeat;   /* relaxed, at least every second, by the agent's main thread */
+	uint64_t ready_ns;    /* guest CLOCK_BOOTTIME when the agent was ready, nanoseconds: boot time */
+	uint64_t pad[3];
+	/* counters since this incarnation's start; relaxed stores by pollers */
+	uint64_t ops[128];    /* by enum sc_op */
+	uint64_t errors[128]; /* completions with res < 0, by enum sc_op */
+	uint64_t bytes_read;
+	uint64_t bytes_written;
+	uint64_t polls_spun;   /* times a poller found work while spinning */
+	uint64_t polls_slept;  /* times it went to sleep */
+	uint64_t doorbells;    /* guest-to-host rings */
+	uint64_t poller_ns;    /* CPU time of pollers, nanoseconds */
+	uint64_t worker_ns;    /* CPU time of workers */
+	uint64_t open_files;
+	uint64_t sessions;
+};
+static_assert(sizeof(struct sc_state_header) <= SC_STATE_TABLES_OFF, "fits");
+
+#endif

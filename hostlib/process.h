@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * process.h - what the library knows of its process, and of each thread.
+ *
+ * Domains and channels belong to the memory image (chan.h): a vfork child uses its parent's. Descriptors, working
+ * directory and umask belong to the process: a vfork child has a struct sc_proc of its own.
+ */
+#ifndef HOSTLIB_PROCESS_H
+#define HOSTLIB_PROCESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "intercept.h"
+#include "fdtable.h"
+#include "lock.h"
+#include "path.h"
+
+struct sc_proc {
+	struct sc_fdtab fds;
+	struct sc_mutex fd_lock; /* changes to fds and cwd */
+	struct sc_file *cwd;	 /* remote working directory, or NULL: the kernel's counts */
+	uint32_t umask;		 /* as the kernel has it; atomic */
+	uint32_t posix_locks;	 /* non-zero once this process has set a POSIX lock on any remote file: from then on
+				    closing a remote descriptor sends SC_OP_UNLOCK_ALL. Set by the lock calls */
+	bool cwd_above;		 /* the (local) working directory is an ancestor of a route, or not yet known */
+	bool vforked;		 /* this is a vfork child's copy */
+	struct sc_proc *parent;	 /* of a vfork child */
+};
+
+extern struct sc_proc sc_main_proc;
+
+/* Per thread, made at its first remote call. */
+struct sc_serve_thread {
+	struct {
+		struct sc_chan *chan;
+		struct sc_hlane *lane; /* owned, or NULL */
+	} dom[SC_MAX_DOMAINS];
+	struct sc_serve_thread *next; /* free list */
+	bool force_walk; /* path.c: the call is looked at again after it failed natively */
+	uint32_t crosses;
+	uint64_t rng;	 /* for secrets */
+	char path[2][SC_PATH_BUF]; /* paths that t->native points to */
+	uint8_t scratch[16384];	   /* for one handler at a time: iovecs and the like */
+};
+
+/* The thread's serving state, allocated if need be. NULL: no memory. */
+struct sc_serve_thread *sc_serve_of(struct sc_thread *t);
+
+/* Random 64 bits, never 0; from getrandom. */
+uint64_t sc_random(void);
+
+/* Memory from the kernel, zeroed, page-granular; NULL if there is none. */
+void *sc_map(uint64_t bytes);
+void sc_unmap(void *p, uint64_t bytes);
+
+/* System calls by their arguments; the kernel's raw result. */
+#define sc_sys0(nr) sc_raw_syscall((nr), 0, 0, 0, 0, 0, 0)
+#define sc_sys1(nr, a) sc_raw_syscall((nr), (long)(a), 0, 0, 0, 0, 0)
+#define sc_sys2(nr, a, b) sc_raw_syscall((nr), (long)(a), (long)(b), 0, 0, 0, 0)
+#define sc_sys3(nr, a, b, c) sc_raw_syscall((nr), (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define sc_sys4(nr, a, b, c, d) \
+	sc_raw_syscall((nr), (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+#define sc_sys6(nr, a, b, c, d, e, f) \
+	sc_raw_syscall((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+
+/* Counters for scrun --stats. Relaxed, per memory image. */
+struct sc_serve_stats {
+	uint64_t remote[128]; /* completed calls by enum sc_op */
+	uint64_t spins;	      /* waits that ended while spinning */
+	uint64_t sleeps;      /* waits that slept */
+};
+extern struct sc_serve_stats sc_stats;
+
+#endif

@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Run the tests of vhost-sc and count them.
+
+    ./check                 everything
+    ./check --no-vm         what needs no virtual machine (minutes)
+    ./check STAGE …         only these stages: lint unit asan tsan tools loopback vm
+
+Stages, in order: lint (format, static analysis), unit (meson's tests: unit and loopback suites), asan and tsan (the same,
+compiled with sanitizers), tools (tests of the Python tools, of the broker's protocol and of QEMU's device), loopback
+(unmodified programs natively and under scrun on a loopback domain), vm (the same on a domain that libvirt runs, and what only
+a VM can show). A stage's tests are counted one by one; logs are kept in .cache/check/. Exit status 0 if nothing failed.
+"""
+
+import argparse
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.join(TOP, "build")
+LOGS = os.path.join(TOP, ".cache", "check")
+STAGES = ["lint", "unit", "asan", "tsan", "tools", "loopback", "vm"]
+
+
+class Count:
+    """Passed and failed so far; prints each result as it comes."""
+
+    def __init__(self):
+        self.passed = 0
+        self.failures = []
+        self.start = time.monotonic()
+
+    def add(self, stage, name, ok, note=""):
+        self.passed += ok
+        if not ok:
+            self.failures.append("%s: %s %s" % (stage, name, note))
+        print("[%4d s] %s %s: %s%s" % (time.monotonic() - self.start, "ok  " if ok else "FAIL", stage, name,
+                                       " (%s)" % note if note else ""), flush=True)
+
+
+def log_path(name):
+    os.makedirs(LOGS, exist_ok=True)
+    return os.path.join(LOGS, re.sub(r"[^A-Za-z0-9_.-]+", "_", name) + ".log")
+
+
+def run(name, argv, timeout, env=None):
+    """Run to the end with output in a log; returns (status, log text). None as status: out of time."""
+    path = log_path(name)
+    with open(path, "w", encoding="utf-8", errors="replace") as f:
+        try:
+            status = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT, cwd=TOP,
+                                    timeout=timeout, check=False, env=dict(os.environ, **(env or {}))).returncode
+        except subprocess.TimeoutExpired:
+            status = None
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return status, f.read()
+
+
+def show_tail(text, lines=25):
+    for line in text.splitlines()[-lines:]:
+        print("         | " + line)
+
+
+def tracked(*patterns):
+    out = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "--"] + list(patterns), cwd=TOP,
+                         stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [f for f in out.splitlines() if os.path.exists(os.path.join(TOP, f))]
+
+
+def shell_scripts():
+    found = []
+    for f in tracked():
+        path = os.path.join(TOP, f)
+        if os.path.islink(path) or f.startswith("tests/e2e/cases/"):
+            continue
+        with open(path, "rb") as h:
+            first = h.readline(80)
+        if re.match(rb"#!\s*/(usr/)?bin/(env )?(ba)?sh\b", first):
+            found.append(f)
+    return found
+
+
+def stage_lint(count, args):
+    sources = [f for f in tracked("*.c", "*.h") if not f.startswith("qemu-patches/")]
+    ours = [f for f in sources if not f.startswith("guest-agent/driver/")]
+    database = os.path.join(BUILD, "compile_commands.json")
+    with open(database, encoding="utf-8") as f:
+        built = {os.path.normpath(os.path.join(e["directory"], e["file"])) for e in json.load(f)}
+    tidy = [f for f in ours if os.path.join(TOP, f) in built and f.endswith(".c")]
+    checks = [
+        ("clang-format", ["clang-format", "--dry-run", "-Werror"] + ours, 300),
+        ("cppcheck", ["cppcheck", "-q", "-j2", "--error-exitcode=1", "--inline-suppr", "--std=c11", "--enable=warning,portability",
+                      "--suppressions-list=tests/cppcheck.txt", "-Iinclude", "-D__x86_64__", "-D_GNU_SOURCE"]
+         + [f for f in ours if f.endswith(".c")], 900),
+        ("shellcheck", ["shellcheck"] + shell_scripts(), 300),
+        ("clang-tidy", ["sh", "-c", 'printf "%s\\0" "$@" | xargs -0 -n 4 -P 2 clang-tidy -p build --quiet', "sh"] + tidy, 1200),
+        ("python compiles", [sys.executable, "-m", "py_compile"] + tracked("*.py"), 60),
+        ("no hosts, no paths", ["sh", "-c", "! git grep -nIE '/work/|https?://[^ ]*(debian|mirror|registry)' -- . ':!tests/check.py'"],
+         60),
+    ]
+    for name, argv, timeout in checks:
+        status, text = run("lint-" + name, argv, timeout)
+        count.add("lint", name, status == 0)
+        if status != 0:
+            show_tail(text, 40)
+
+
+def meson_tests(count, stage, build, options, timeout):
+    if options is not None and not os.path.exists(os.path.join(build, "build.ninja")):
+        status, text = run(stage + "-setup", ["meson", "setup", build] + options, 300)
+        if status != 0:
+            count.add(stage, "configure", False)
+            show_tail(text)
+            return
+    status, text = run(stage + "-build", ["ninja", "-C", build], 1200)
+    count.add(stage, "compiles", status == 0)
+    if status != 0:
+        show_tail(text, 40)
+        return
+    results = os.path.join(build, "meson-logs", "testlog.json")
+    if os.path.exists(results):
+        os.remove(results)
+    env = {"ASAN_OPTIONS": "detect_leaks=1:halt_on_error=1:abort_on_error=1",
+           "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1", "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"}
+    run(stage + "-meson-test", ["meson", "test", "-C", build, "--no-rebuild", "--print-errorlogs"], timeout, env)
+    if not os.path.exists(results):
+        count.add(stage, "meson test", False, "left no results")
+        return
+    with open(results, encoding="utf-8") as f:
+        for line in f:
+            test = json.loads(line)
+            name = test["name"].split(" / ")[-1]
+            ok = test["result"] in ("OK", "EXPECTEDFAIL")
+            if test["result"] == "SKIP":
+                ok = False
+                test["stdout"] = test.get("stdout", "") + "\nskipped: a test that cannot run here must be fixed or removed"
+            count.add(stage, name, ok, "" if ok else test["result"])
+            if not ok:
+                show_tail(test.get("stdout", "") + test.get("stderr", ""))
+
+
+def stage_unit(count, args):
+    meson_tests(count, "unit", BUILD, None, 900)
+
+
+def stage_asan(count, args):
+    meson_tests(count, "asan", BUILD + "-asan", ["-Db_sanitize=address,undefined", "-Db_lundef=false"], 1200)
+
+
+def stage_tsan(count, args):
+    meson_tests(count, "tsan", BUILD + "-tsan", ["-Db_sanitize=thread", "-Db_lundef=false"], 1200)
+
+
+def count_output(count, stage, prefix, text, status):
+    """Count TAP lines or unittest -v lines; a program that shows neither counts as one test by its status."""
+    tap = re.findall(r"^(not ok|ok) \d+ - ([^#\n]*)(#[^\n]*)?", text, re.M)
+    unit = re.findall(r"^(test\w+) \(([\w.]+)\)[^\n]*?(?:\n[^\n]*?)?\.\.\. (?:[^\n]*\n)*?(ok|FAIL|ERROR|skipped[^\n]*)$", text, re.M)
+    failed = False
+    for verdict, name, note in tap:
+        failed |= verdict != "ok"
+        count.add(stage, "%s %s" % (prefix, name.strip()), verdict == "ok", note.lstrip("# "))
+    for name, where, verdict in unit:
+        failed |= verdict != "ok"
+        count.add(stage, "%s %s.%s" % (prefix, where, name), verdict == "ok", "" if verdict == "ok" else verdict)
+    if not tap and not unit:
+        count.add(stage, prefix, status == 0, "" if status == 0 else "status %s" % status)
+    elif status != 0 and not failed:
+        count.add(stage, prefix + " ended well", False, "status %s" % status)
+    if status != 0:
+        show_tail(text, 60)
+
+
+def stage_tools(count, args):
+    for d in sorted(glob.glob(os.path.join(TOP, "tests", "*"))):
+        for path in sorted(glob.glob(os.path.join(d, "test_*.py"))):
+            name = os.path.relpath(path, os.path.join(TOP, "tests"))
+            if name.startswith("vm/"):
+                continue
+            status, text = run("tools-" + name, [sys.executable, path, "-v"], 900, {"VHOST_SC_BUILD": BUILD})
+            count_output(count, "tools", name, text, status)
+
+
+def scctl(*argv):
+    return [sys.executable, os.path.join(TOP, "libvirt-xml", "scctl")] + list(argv)
+
+
+def e2e(kind, domain, slow, env, seed, extra=()):
+    argv = [sys.executable, os.path.join(TOP, "tests", "e2e", "run.py"), "--kind", kind, "--domain", domain, "--slow", str(slow),
+            "--scrun", os.path.join(BUILD, "hostlib", "scrun"), "--tools", os.path.join(BUILD, "tests", "fsx"), "--seed", str(seed)]
+    return run("e2e-" + kind, argv + list(extra), 2400 * slow, env)
+
+
+def stage_loopback(count, args):
+    rundir = tempfile.mkdtemp(prefix="sc-check-run.")
+    root = tempfile.mkdtemp(prefix="sc-check-root.")
+    os.chmod(rundir, 0o755)
+    os.chmod(root, 0o755)
+    env = {"VHOST_SC_RUNDIR": rundir, "VHOST_SC_STATEDIR": os.path.join(rundir, "state")}
+    try:
+        status, text = run("loopback-start", scctl("start", "check", "--loopback", "--root", root), 60, env)
+        count.add("loopback", "scctl start --loopback", status == 0)
+        if status != 0:
+            show_tail(text)
+            return
+        status, text = e2e("loopback", "check", 1, env, args.seed)
+        count_output(count, "loopback", "e2e", text, status)
+        status, text = run("loopback-status", scctl("status", "check"), 30, env)
+        count.add("loopback", "scctl status says that loopback is not isolated", status == 0 and "no isolation" in text)
+        status, text = run("loopback-stop", scctl("stop", "check"), 60, env)
+        count.add("loopback", "scctl stop", status == 0)
+    finally:
+        shutil.rmtree(rundir, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def stage_vm(count, args):
+    for path in sorted(glob.glob(os.path.join(TOP, "tests", "vm", "test_*.py"))):
+        name = os.path.relpath(path, os.path.join(TOP, "tests"))
+        status, text = run("vm-" + name, [sys.executable, path, "-v", "--seed", str(args.seed)], 2400, {"VHOST_SC_BUILD": BUILD})
+        count_output(count, "vm", name, text, status)
+
+
+def main():
+    p = argparse.ArgumentParser(prog="check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--no-vm", action="store_true", help="leave out the vm stage")
+    p.add_argument("--seed", type=int, default=int(time.time()) % 1000000, help="seed of the random tests (default: the time)")
+    p.add_argument("--list", action="store_true", help="list the stages")
+    p.add_argument("stages", nargs="*", metavar="STAGE", help="stages to run (default: all)")
+    args = p.parse_args()
+    if args.list:
+        print("\n".join(STAGES))
+        return 0
+    unknown = [s for s in args.stages if s not in STAGES]
+    if unknown:
+        p.error("no stage called %s; stages are %s" % (unknown[0], ", ".join(STAGES)))
+    count = Count()
+    print("check: seed %d, logs in %s" % (args.seed, os.path.relpath(LOGS, TOP)), flush=True)
+    for stage in args.stages or [s for s in STAGES if s != "vm" or not args.no_vm]:
+        globals()["stage_" + stage](count, args)
+    if count.failures:
+        print("\nfailed:")
+        for f in count.failures:
+            print("  " + f)
+    print("\n%d passed, %d failed" % (count.passed, len(count.failures)))
+    return 1 if count.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,10 +2,11 @@
 /*
  * sc-init - process 1 of a service domain's guest.
  *
- * A service VM runs a stock kernel and one program, the agent. sc-init is all that stands between them: it brings
- * the kernel's own file systems up, loads the modules that the image carries, waits for the disk and for /dev/sc,
- * mounts the disk, starts the agent, and sees to it that everything ends well. It is static, runs no other program
- * than the agent (and a debug shell, if the image has one), and allocates no memory.
+ * A service VM runs a stock kernel and one program, the agent. sc-init is all that stands between
+ * them: it brings the kernel's own file systems up, loads the modules that the image carries, waits
+ * for the disk and for /dev/sc, mounts the disk, starts the agent, and sees to it that everything
+ * ends well. It is static, runs no other program than the agent (and a debug shell, if the image
+ * has one), and allocates no memory.
  *
  * What it does, in order:
  *
@@ -13,21 +14,22 @@
  *   read_options         sc.* words of the kernel command line (see struct options)
  *   load_modules         /lib/modules/list, in the order given there, those whose condition holds
  *   mount_disk           waits for the disk (a bounded time), mounts it on /export
- *   start_agent          waits for /dev/sc, runs /sbin/sc-agent; its output goes to the console, line by line, each
- *                        with a prefix, so that the serial log tells who spoke
- *   supervise            one loop over: children (signalfd), the agent's output, the ACPI power button (evdev)
- *   finish               ends all processes, syncs, unmounts, and powers off or reboots
+ *   start_agent          waits for /dev/sc, runs /sbin/sc-agent; its output goes to the console,
+ * line by line, each with a prefix, so that the serial log tells who spoke supervise            one
+ * loop over: children (signalfd), the agent's output, the ACPI power button (evdev) finish ends all
+ * processes, syncs, unmounts, and powers off or reboots
  *
  * How a domain ends:
  *
- *   power button, SIGTERM or ctrl-alt-del   the agent gets SIGTERM and STOP_SECONDS to finish its calls, then
- *                                           SIGKILL; power off (ctrl-alt-del: reboot)
- *   the agent exits with status 0           it was told to stop by the broker: power off
- *   the agent dies in any other way         its reason is logged; sc.on_agent_exit decides
- *   sc-init itself cannot go on             the reason is logged; sc.on_agent_exit decides as well
+ *   power button, SIGTERM or ctrl-alt-del   the agent gets SIGTERM and STOP_SECONDS to finish its
+ * calls, then SIGKILL; power off (ctrl-alt-del: reboot) the agent exits with status 0           it
+ * was told to stop by the broker: power off the agent dies in any other way         its reason is
+ * logged; sc.on_agent_exit decides sc-init itself cannot go on             the reason is logged;
+ * sc.on_agent_exit decides as well
  *
- * The journal of the exported file system is replayed by mount; there is no fsck in the guest. A file system too
- * damaged to mount is for the operator to repair on the host, and the console says so.
+ * The journal of the exported file system is replayed by mount; there is no fsck in the guest. A
+ * file system too damaged to mount is for the operator to repair on the host, and the console says
+ * so.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -60,10 +62,10 @@
 #define DEVICE_PATH  "/dev/sc"
 #define EXPORT_PATH  "/export"
 #define MODULE_LIST  "/lib/modules/list"
-#define MAX_INPUTS   8   /* input devices watched for a power key */
-#define MAX_ARGS     64  /* words in the agent's command line */
+#define MAX_INPUTS   8	  /* input devices watched for a power key */
+#define MAX_ARGS     64	  /* words in the agent's command line */
 #define LINE_SIZE    1024 /* longest line of agent output that is kept whole, in bytes */
-#define STOP_SECONDS 20  /* what the agent gets between SIGTERM and SIGKILL */
+#define STOP_SECONDS 20	  /* what the agent gets between SIGTERM and SIGKILL */
 
 /* What becomes of the VM. */
 enum ending {
@@ -76,15 +78,19 @@ enum ending {
 /*
  * The kernel command line's sc.* words. Strings point into cmdline_text.
  *
- * Words of the form sc.agent.NAME=VALUE are handed to the agent as --NAME=VALUE (sc.agent.NAME as --NAME).
+ * Words of the form sc.agent.NAME=VALUE are handed to the agent as --NAME=VALUE (sc.agent.NAME as
+ * --NAME).
  */
 struct options {
-	const char *role;	/* sc.role: "storage" (default) or "network" */
-	const char *name;	/* sc.name: the domain's name; becomes the host name */
-	const char *disk;	/* sc.disk: /dev/..., serial:TEXT or uuid:TEXT; NULL: no disk (not for storage) */
-	const char *fstype;	/* sc.fstype: default ext4 */
-	const char *fsopts;	/* sc.fsopts: comma-separated, as for mount -o; NULL: none */
-	const char *pollers;	/* sc.pollers: number of poller threads, as text; NULL: the agent decides */
+	const char *role; /* sc.role: "storage" (default) or "network" */
+	const char *name; /* sc.name: the domain's name; becomes the host name */
+	const char *
+	    disk; /* sc.disk: /dev/..., serial:TEXT or uuid:TEXT; NULL: no disk (not for storage) */
+	const char *fstype; /* sc.fstype: default ext4 */
+	const char *fsopts; /* sc.fsopts: comma-separated, as for mount -o; NULL: none */
+	const char *device; /* sc.device: what the agent is given and waited for; default /dev/sc */
+	const char
+	    *pollers; /* sc.pollers: number of poller threads, as text; NULL: the agent decides */
 	enum ending on_exit;	/* sc.on_agent_exit: reboot (default), poweroff, halt */
 	unsigned int wait_secs; /* sc.wait: how long to wait for disk and device; default 15 */
 	bool shell;		/* sc.shell=1: a shell on the console, if the image has one */
@@ -93,18 +99,18 @@ struct options {
 /* All state of this program, passed to whoever needs it. */
 struct init {
 	struct options opt;
-	char *argv[MAX_ARGS];	/* agent's command line */
+	char *argv[MAX_ARGS]; /* agent's command line */
 	int argc;
-	pid_t agent;		/* 0: not running */
-	pid_t shell;		/* 0: not running */
-	int log_fd;		/* read end of the agent's stdout and stderr; -1: closed */
-	int sig_fd;		/* signalfd */
+	pid_t agent; /* 0: not running */
+	pid_t shell; /* 0: not running */
+	int log_fd;  /* read end of the agent's stdout and stderr; -1: closed */
+	int sig_fd;  /* signalfd */
 	int input_fd[MAX_INPUTS];
 	int inputs;
-	char line[LINE_SIZE];	/* unfinished line of agent output */
+	char line[LINE_SIZE]; /* unfinished line of agent output */
 	size_t line_len;
-	enum ending ending;	/* what a running stop leads to; END_NONE: none is running */
-	int64_t kill_at;	/* when the agent is killed, in ms of now_ms(); only while stopping */
+	enum ending ending; /* what a running stop leads to; END_NONE: none is running */
+	int64_t kill_at;    /* when the agent is killed, in ms of now_ms(); only while stopping */
 };
 
 static char cmdline_text[4096];
@@ -184,7 +190,8 @@ static _Noreturn void end_machine(enum ending how)
 {
 	sync();
 	reboot(how == END_POWEROFF ? RB_POWER_OFF : how == END_HALT ? RB_HALT_SYSTEM : RB_AUTOBOOT);
-	/* Only reached if the kernel refused; process 1 must not exit, for that is a kernel panic. */
+	/* Only reached if the kernel refused; process 1 must not exit, for that is a kernel panic.
+	 */
 	for (;;)
 		pause();
 }
@@ -215,7 +222,8 @@ static void set_up_kernel_files(void)
 	mount_or_say("tmpfs", "/run", safe, "mode=0755,size=16m");
 }
 
-/* The initramfs has no /dev/console before devtmpfs is there, so the kernel started us without descriptors. */
+/* The initramfs has no /dev/console before devtmpfs is there, so the kernel started us without
+ * descriptors. */
 static void open_console(void)
 {
 	int fd = open("/dev/console", O_RDWR | O_NOCTTY);
@@ -286,6 +294,8 @@ static void take_word(struct init *in, char *word)
 		o->fstype = value;
 	else if (!strcmp(word, "sc.fsopts"))
 		o->fsopts = value;
+	else if (!strcmp(word, "sc.device"))
+		o->device = value;
 	else if (!strcmp(word, "sc.pollers"))
 		o->pollers = value;
 	else if (!strcmp(word, "sc.on_agent_exit"))
@@ -306,12 +316,11 @@ static void read_options(struct init *in)
 	    .role = "storage",
 	    .name = "sc",
 	    .fstype = "ext4",
+	    .device = DEVICE_PATH,
 	    .on_exit = END_REBOOT,
 	    .wait_secs = 15,
 	};
 	add_arg(in, (char *)AGENT_PATH);
-	add_arg(in, (char *)"--device");
-	add_arg(in, (char *)DEVICE_PATH);
 	if (read_text("/proc/cmdline", cmdline_text, sizeof(cmdline_text)) < 0) {
 		say("/proc/cmdline: %s; going on with defaults", strerror(errno));
 		return;
@@ -345,6 +354,7 @@ static bool pci_has(const char *file, const char *prefix)
  * Whether a module's condition holds:
  *   always        yes
  *   fs=TYPE       sc.fstype is TYPE
+ *   disk=PREFIX   sc.disk begins so
  *   class=HEX     a PCI device of this class is there (prefix of sysfs' class file, such as 0x0108)
  *   pci=MODALIAS  a PCI device whose modalias begins so is there (such as pci:v00001AF4d00001048)
  */
@@ -354,6 +364,8 @@ static bool condition_holds(const struct init *in, const char *cond)
 		return true;
 	if (!strncmp(cond, "fs=", 3))
 		return !strcmp(cond + 3, in->opt.fstype);
+	if (!strncmp(cond, "disk=", 5))
+		return in->opt.disk && !strncmp(cond + 5, in->opt.disk, strlen(cond + 5));
 	if (!strncmp(cond, "class=", 6))
 		return pci_has("class", cond + 6);
 	if (!strncmp(cond, "pci=", 4))
@@ -370,13 +382,15 @@ static void load_module(const char *path, const char *params)
 		say("%s: %s", path, strerror(errno));
 		return;
 	}
-	/* EEXIST: in the kernel already. ENODEV: a driver for hardware (or CPU features) that is not here. */
+	/* EEXIST: in the kernel already. ENODEV: a driver for hardware (or CPU features) that is
+	 * not here. */
 	if (syscall(SYS_finit_module, fd, params, 0) && errno != EEXIST && errno != ENODEV)
 		say("cannot load %s: %s", path, strerror(errno));
 	close(fd);
 }
 
-/* The list has a module per line: CONDITION PATH [PARAMETERS]. mkinitramfs.py wrote it, in order of dependence. */
+/* The list has a module per line: CONDITION PATH [PARAMETERS]. mkinitramfs.py wrote it, in order of
+ * dependence. */
 static void load_modules(const struct init *in)
 {
 	FILE *f = fopen(MODULE_LIST, "re");
@@ -399,7 +413,8 @@ static void load_modules(const struct init *in)
 	fclose(f);
 }
 
-/* Calls check() every few milliseconds until it is true or the time is over. Returns whether it was. */
+/* Calls check() every few milliseconds until it is true or the time is over. Returns whether it
+ * was. */
 static bool wait_until(bool (*check)(struct init *in, char *out), struct init *in, char *out)
 {
 	int64_t end = now_ms() + (int64_t)in->opt.wait_secs * 1000;
@@ -483,9 +498,8 @@ static bool find_device(struct init *in, char *out)
 {
 	struct stat st;
 
-	(void)in;
 	(void)out;
-	return !stat(DEVICE_PATH, &st) && S_ISCHR(st.st_mode);
+	return !stat(in->opt.device, &st) && S_ISCHR(st.st_mode);
 }
 
 /* Mount options that are flags to mount(2); all others go to the file system as text. */
@@ -511,7 +525,8 @@ static const struct {
 /* Splits sc.fsopts into flags and what is left (data, `size` bytes). */
 static unsigned long parse_fsopts(const char *opts, char *data, size_t size)
 {
-	/* The agent opens files on behalf of others: a device node on the disk must open no device of this guest. */
+	/* The agent opens files on behalf of others: a device node on the disk must open no device
+	 * of this guest. */
 	unsigned long flags = MS_NODEV | MS_NOSUID | MS_RELATIME;
 	char copy[LINE_SIZE];
 	char *save = NULL;
@@ -536,10 +551,12 @@ static const char *mount_remedy(int error)
 {
 	switch (error) {
 	case EINVAL:
-		return "no such file system on the disk, or a bad option; make one on the host (mkfs), "
+		return "no such file system on the disk, or a bad option; make one on the host "
+		       "(mkfs), "
 		       "or name it with sc.fstype";
 	case ENODEV:
-		return "the guest image has no module for this file system; build the image with it";
+		return "the guest image has no module for this file system; build the image with "
+		       "it";
 	case EUCLEAN:
 		return "the file system is damaged; repair it on the host with fsck";
 	case EROFS:
@@ -563,7 +580,8 @@ static void mount_disk(struct init *in)
 	}
 	if (!wait_until(find_disk, in, dev)) {
 		say("disk %s did not appear within %u s", in->opt.disk, in->opt.wait_secs);
-		give_up(in, "give the VM the disk that sc.disk names, or add its driver to the image");
+		give_up(in,
+			"give the VM the disk that sc.disk names, or add its driver to the image");
 	}
 	flags = parse_fsopts(in->opt.fsopts, data, sizeof(data));
 	if (mount(dev, EXPORT_PATH, in->opt.fstype, flags, data)) {
@@ -581,7 +599,8 @@ static void mount_disk(struct init *in)
 /* In a child: undoes what process 1 did to itself and becomes the program. */
 static _Noreturn void become(char *const argv[], int out)
 {
-	char *const env[] = {(char *)"PATH=/sbin:/bin", (char *)"HOME=/", (char *)"TERM=linux", NULL};
+	char *const env[] = {(char *)"PATH=/sbin:/bin", (char *)"HOME=/", (char *)"TERM=linux",
+			     NULL};
 	struct rlimit files = {.rlim_cur = 1 << 20, .rlim_max = 1 << 20};
 	sigset_t none;
 
@@ -610,11 +629,14 @@ static void start_agent(struct init *in)
 	char role[64], pollers[64];
 
 	if (!wait_until(find_device, in, NULL)) {
-		say("%s did not appear within %u s", DEVICE_PATH, in->opt.wait_secs);
-		give_up(in, "the VM needs a vhost-user-sc-pci device whose broker (vhost-scd) runs");
+		say("%s did not appear within %u s", in->opt.device, in->opt.wait_secs);
+		give_up(in,
+			"the VM needs a vhost-user-sc-pci device whose broker (vhost-scd) runs");
 	}
 	if (pipe2(pipe_fd, O_CLOEXEC))
 		give_up(in, strerror(errno));
+	add_arg(in, (char *)"--device");
+	add_arg(in, (char *)in->opt.device);
 	snprintf(role, sizeof(role), "--role=%s", in->opt.role);
 	add_arg(in, role);
 	if (in->opt.pollers) {
@@ -707,7 +729,8 @@ static void drain_log(struct init *in)
 {
 	struct pollfd p = {.fd = in->log_fd, .events = POLLIN};
 
-	/* A process that the agent left behind could hold the pipe open: do not wait for its end. */
+	/* A process that the agent left behind could hold the pipe open: do not wait for its end.
+	 */
 	while (in->log_fd >= 0 && poll(&p, 1, 0) > 0)
 		forward_log(in);
 }
@@ -758,8 +781,8 @@ static _Noreturn void finish(struct init *in, enum ending how)
 		if (!umount2(EXPORT_PATH, 0) || errno == EINVAL)
 			say("%s unmounted", EXPORT_PATH);
 		else if (mount(NULL, EXPORT_PATH, NULL, MS_REMOUNT | MS_RDONLY, NULL))
-			say("%s: not unmounted (%s); its journal is replayed at the next start", EXPORT_PATH,
-			    strerror(error ? error : EBUSY));
+			say("%s: not unmounted (%s); its journal is replayed at the next start",
+			    EXPORT_PATH, strerror(error ? error : EBUSY));
 	}
 	say("%s", how == END_POWEROFF ? "power off" : how == END_HALT ? "halted" : "reboot");
 	end_machine(how);
@@ -773,15 +796,16 @@ static _Noreturn void agent_ended(struct init *in, int status)
 	in->agent = 0;
 	drain_log(in);
 	if (WIFSIGNALED(status))
-		say("agent killed by signal %d (%s)%s", WTERMSIG(status), strsignal(WTERMSIG(status)),
-		    WCOREDUMP(status) ? ", core dumped" : "");
+		say("agent killed by signal %d (%s)%s", WTERMSIG(status),
+		    strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped" : "");
 	else
 		say("agent exited with status %d", WEXITSTATUS(status));
 	if (how != END_NONE)
 		finish(in, how);
 	if (WIFEXITED(status) && !WEXITSTATUS(status))
 		finish(in, END_POWEROFF);
-	/* A brake, so that an agent that cannot start does not make a VM that reboots without a pause. */
+	/* A brake, so that an agent that cannot start does not make a VM that reboots without a
+	 * pause. */
 	sleep_ms(1000);
 	finish(in, in->opt.on_exit);
 }
@@ -847,10 +871,12 @@ static int stop_timeout(struct init *in)
 		finish(in, in->ending);
 	say("agent did not stop within %d s: killing it", STOP_SECONDS);
 	kill(in->agent, SIGKILL);
-	/* A process in an uninterruptible wait does not die of it; then the disk is what is left to save. */
-	in->kill_at = now_ms() + 5000;
-	sleep_ms(100);
-	reap_children(in);
+	/* A process in an uninterruptible wait does not die of it; then the disk is what is left to
+	 * save. */
+	for (int i = 0; i < 50; i++) {
+		sleep_ms(100);
+		reap_children(in);
+	}
 	say("agent is stuck in the kernel");
 	finish(in, in->ending);
 }
@@ -876,7 +902,8 @@ static _Noreturn void supervise(struct init *in)
 	}
 }
 
-/* Signals come by descriptor. SIGINT is what the kernel makes of ctrl-alt-del once that no longer resets. */
+/* Signals come by descriptor. SIGINT is what the kernel makes of ctrl-alt-del once that no longer
+ * resets. */
 static void set_up_signals(struct init *in)
 {
 	sigset_t set;
@@ -898,7 +925,9 @@ int main(void)
 	static struct init in;
 
 	if (getpid() != 1) {
-		fputs("sc-init is process 1 of a service domain's guest; it does nothing elsewhere\n", stderr);
+		fputs(
+		    "sc-init is process 1 of a service domain's guest; it does nothing elsewhere\n",
+		    stderr);
 		return 2;
 	}
 	in.log_fd = -1;

@@ -1,0 +1,227 @@
+#!/bin/sh
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# build-image.sh - makes the guest image of a service domain.
+#
+# The image is a distribution's stock kernel, byte for byte, and an initramfs with sc-init, the agent, the driver
+# virtio_sc.ko and the stock modules that the role needs (roles/ROLE.modules). mkinitramfs.py packs it and says what the
+# files in OUT are; manifest.json there records the origin and the SHA-256 of everything.
+#
+# How it works: the kernel, header and kbuild packages that linux-image-amd64 and linux-headers-amd64 stand for are
+# downloaded with apt-get (which checks them against the archive's signatures) and unpacked below the cache
+# directory. Nothing is installed on this host. Every step's result is kept in the cache under a name made of what went
+# into it, so that a second run does only what changed.
+#
+# --debug-shell needs a static busybox (package busybox-static) and makes an image that is not for production.
+
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/.." && pwd)
+
+usage() {
+	cat <<END
+usage: build-image.sh --agent PATH --out DIR [options]
+
+  --agent PATH        sc-agent as built for this machine; static, or dynamic with its libraries found by ldd
+  --out DIR           where the image goes (created if absent)
+  --role ROLE         storage (default) or network
+  --role-list FILE    list of modules instead of kvm/roles/ROLE.modules
+  --debug-shell       put a shell into the image, for sc.shell=1
+  --package NAME      kernel package (default: what linux-image-amd64 depends on)
+  --kernel FILE       a kernel image of your own instead of a package; needs the next two
+  --modules DIR       its lib/modules/VERSION
+  --headers DIR       its build directory (as /lib/modules/VERSION/build)
+  --cache DIR         cache (default: \$SC_CACHE, or .cache/kvm in the source tree)
+END
+}
+
+say() {
+	printf 'build-image: %s\n' "$*"
+}
+
+die() {
+	printf 'build-image: %s\n' "$*" >&2
+	exit 1
+}
+
+# Stops with the package to install if a program is missing.
+need() {
+	command -v "$1" >/dev/null 2>&1 || die "$1 not found: install package $2 (apt-get install $2)"
+}
+
+# Hash of files (by content) and words: names cache entries.
+key() {
+	{
+		for word; do
+			if [ -f "$word" ]; then sha256sum <"$word"; else printf '%s\n' "$word"; fi
+		done
+	} | sha256sum | cut -c1-16
+}
+
+agent='' out='' role=storage role_list='' shell='' package='' kernel='' modules='' headers=''
+cache=${SC_CACHE:-$root/.cache/kvm}
+while [ $# -gt 0 ]; do
+	case $1 in
+	--debug-shell)
+		shell=yes
+		shift
+		continue
+		;;
+	-h | --help)
+		usage
+		exit 0
+		;;
+	esac
+	[ $# -ge 2 ] || die "$1: unknown option, or its value is missing (see --help)"
+	case $1 in
+	--agent) agent=$2 ;;
+	--out) out=$2 ;;
+	--role) role=$2 ;;
+	--role-list) role_list=$2 ;;
+	--package) package=$2 ;;
+	--kernel) kernel=$2 ;;
+	--modules) modules=$2 ;;
+	--headers) headers=$2 ;;
+	--cache) cache=$2 ;;
+	*) die "$1: unknown option (see --help)" ;;
+	esac
+	shift 2
+done
+
+[ -n "$agent" ] || die "--agent is missing (see --help)"
+[ -n "$out" ] || die "--out is missing (see --help)"
+[ -x "$agent" ] || die "$agent: no such program; build the agent first"
+role_list=${role_list:-$here/roles/$role.modules}
+[ -f "$role_list" ] || die "$role: no such role (no $role_list)"
+if [ -n "$kernel$modules$headers" ]; then
+	if [ -z "$kernel" ] || [ -z "$modules" ] || [ -z "$headers" ]; then
+		die "--kernel, --modules and --headers go together"
+	fi
+	[ -z "$package" ] || die "--package and --kernel exclude each other"
+fi
+need gcc gcc
+need make make
+need python3 python3-minimal
+mkdir -p "$cache/debs"
+cache=$(cd "$cache" && pwd)
+
+# ---- kernel and headers ----
+
+# Prints the versioned package that a meta package depends on and that matches a pattern.
+dependency() {
+	apt-cache depends --no-recommends --no-suggests "$1" 2>/dev/null | sed -n "s/^ *Depends: \($2\)\$/\1/p" | head -n1
+}
+
+# Downloads a package into the cache unless the version apt knows is there. Prints the file's path.
+fetch() {
+	version=$(apt-cache show --no-all-versions "$1" 2>/dev/null | sed -n 's/^Version: //p' | head -n1)
+	arch=$(apt-cache show --no-all-versions "$1" 2>/dev/null | sed -n 's/^Architecture: //p' | head -n1)
+	[ -n "$version" ] || die "$1: apt does not know this package: run apt-get update as root"
+	# apt-get download writes the epoch's colon as %3a.
+	file=$cache/debs/${1}_$(printf %s "$version" | sed 's/:/%3a/')_$arch.deb
+	if [ ! -f "$file" ]; then
+		say "downloading $1 $version" >&2
+		tmp=$cache/debs/download.$$
+		mkdir -p "$tmp"
+		(cd "$tmp" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$1=$version") >&2 ||
+			die "$1: download failed: is there a network, and are apt's lists up to date (apt-get update)?"
+		mv "$tmp"/*.deb "$file"
+		rmdir "$tmp"
+	fi
+	printf '%s\n' "$file"
+}
+
+# Unpacks packages into one tree, once. Prints the tree's path.
+unpack() {
+	tree=$cache/trees/$(key "$@")
+	if [ ! -d "$tree" ]; then
+		rm -rf "$tree.tmp"
+		mkdir -p "$tree.tmp"
+		for deb; do
+			say "unpacking ${deb##*/}" >&2
+			dpkg-deb -x "$deb" "$tree.tmp"
+		done
+		mv "$tree.tmp" "$tree"
+	fi
+	printf '%s\n' "$tree"
+}
+
+package_version='' package_sha256=''
+if [ -z "$kernel" ]; then
+	need apt-get apt
+	need dpkg-deb dpkg
+	package=${package:-$(dependency linux-image-amd64 'linux-image-[0-9].*')}
+	[ -n "$package" ] || die "apt does not know linux-image-amd64: run apt-get update as root, or give --kernel"
+	headers_package=linux-headers-${package#linux-image-}
+	headers_package=${headers_package%-unsigned}
+	common=$(dependency "$headers_package" 'linux-headers-.*-common')
+	kbuild=$(dependency "$headers_package" 'linux-kbuild-.*')
+	[ -n "$common$kbuild" ] || die "$headers_package: not known to apt: run apt-get update as root"
+	deb=$(fetch "$package")
+	package_version=$(dpkg-deb -f "$deb" Version)
+	package_sha256=$(sha256sum "$deb" | cut -d' ' -f1)
+	say "kernel package $package $package_version"
+	say "  sha256 $package_sha256"
+	tree=$(unpack "$deb" "$(fetch "$headers_package")" "$(fetch "$common")" "$(fetch "$kbuild")")
+	set -- "$tree"/boot/vmlinuz-*
+	kernel=$1
+	modules=$tree/lib/modules/${kernel##*/vmlinuz-}
+	headers=$tree/usr/src/linux-headers-${kernel##*/vmlinuz-}
+	# The packaged Makefile names its other half by the path where it would be installed.
+	sed -i "s|^include /usr/src/|include $tree/usr/src/|" "$headers/Makefile"
+fi
+[ -f "$kernel" ] || die "$kernel: no such kernel image"
+[ -d "$modules" ] || die "$modules: no such directory of modules"
+[ -f "$headers/Makefile" ] || die "$headers: no kernel headers there"
+
+# ---- driver ----
+
+driver_src=$root/guest-agent/driver
+contract=$root/include/vhost-sc/virtio_sc.h
+kernel_cc=$(sed -n 's/^CC *=.*)\(gcc-[0-9]*\).*/\1/p' "$headers/.kernelvariables" 2>/dev/null || true)
+need "${kernel_cc:-gcc}" "${kernel_cc:-gcc}"
+driver_key=$(key "$driver_src/virtio_sc.c" "$driver_src/Kbuild" "$contract" "$headers/.config" \
+	"$headers/Module.symvers" "$("${kernel_cc:-gcc}" --version | head -n1)")
+driver=$cache/driver/$driver_key/virtio_sc.ko
+if [ ! -f "$driver" ]; then
+	say "building virtio_sc.ko for ${modules##*/}"
+	work=$cache/driver/$driver_key.tmp
+	rm -rf "$work"
+	# The same depth as in the source tree, for Kbuild names the header by a relative path.
+	mkdir -p "$work/guest-agent/driver" "$work/include/vhost-sc"
+	cp "$driver_src/virtio_sc.c" "$driver_src/Kbuild" "$work/guest-agent/driver/"
+	cp "$contract" "$work/include/vhost-sc/"
+	make -s -C "$headers" M="$work/guest-agent/driver" modules >"$work/log" 2>&1 ||
+		die "virtio_sc.ko does not build, see $work/log: $(tail -n5 "$work/log")"
+	strip --strip-debug "$work/guest-agent/driver/virtio_sc.ko"
+	mkdir -p "${driver%/*}"
+	mv "$work/guest-agent/driver/virtio_sc.ko" "$driver"
+	rm -rf "$work"
+fi
+
+# ---- sc-init ----
+
+init_src=$root/guest-agent/init/sc-init.c
+init=$cache/init/$(key "$init_src" "$(gcc --version | head -n1)")/sc-init
+if [ ! -f "$init" ]; then
+	say "building sc-init"
+	mkdir -p "${init%/*}"
+	gcc -std=gnu17 -O2 -Wall -Wextra -static -s -Wl,--build-id=none -o "$init.tmp" "$init_src" ||
+		die "sc-init does not build; a static C library is needed (package libc6-dev)"
+	mv "$init.tmp" "$init"
+fi
+
+# ---- image ----
+
+busybox=''
+if [ -n "$shell" ]; then
+	need busybox busybox-static
+	busybox=$(command -v busybox)
+	! ldd "$busybox" >/dev/null 2>&1 || die "$busybox is not static: install package busybox-static"
+fi
+
+say "packing $out"
+exec python3 "$here/mkinitramfs.py" --kernel "$kernel" --modules "$modules" --driver "$driver" --init "$init" \
+	--agent "$agent" ${busybox:+--shell "$busybox"} --role "$role" --role-list "$role_list" \
+	--package "$package" --package-version "$package_version" --package-sha256 "$package_sha256" --out "$out"

@@ -71,10 +71,11 @@ struct sc_hlane {
 	uint32_t next_tag;
 	uint32_t pending; /* bit i: slot i is under way */
 	uint32_t ready;	  /* bit i: slot i is complete, result not yet fetched */
+	uint32_t forget;  /* bit i: nobody will fetch slot i (cancellations): freed when it is ready */
 	uint32_t waiting; /* private flag: a thread sleeps for this lane (leader/follower) */
 	uint32_t wake;	  /* futex word of that thread */
-	uint32_t busy;	  /* 1 while a borrower (or the owner of a shared lane) uses it: futex word */
-	uint32_t shared;  /* several threads use it: get/put take `busy` */
+	struct sc_mutex busy; /* held by the thread that uses a shared lane now */
+	uint32_t shared;  /* several threads use it: get and put take `busy` */
 	uint32_t dead;	  /* abandoned: a call may still complete there */
 	uint32_t tags[SC_SYNC_DEPTH];
 	int64_t res[SC_SYNC_DEPTH];
@@ -95,7 +96,6 @@ struct sc_dom {
 	uint32_t index;
 	struct sc_mutex lock;	/* attach, detach, tickets */
 	struct sc_chan *chan;	/* current channel or NULL; release/acquire */
-	uint32_t gen;		/* incremented at each attach: what files remember as the session that may use them */
 	int last_error;		/* of the last failed attach, negative errno */
 	char text[256];		/* what the broker said then */
 };
@@ -108,6 +108,10 @@ struct sc_dom *sc_dom_named(const char *name, uint32_t len);
 
 /* Attaches if there is no channel. 0 or -errno (EIO when the domain cannot be reached). Any thread. */
 long sc_dom_attach(struct sc_thread *t, struct sc_dom *d);
+
+/* Where brokers' sockets are; the default is /run/vhost-sc. Used at start only; ignores what is too long. */
+void sc_chan_set_rundir(const char *dir);
+const char *sc_chan_rundir(void);
 
 /* Gives up the channel (after changed credentials): calls under way end on the old one, later ones attach anew. */
 void sc_dom_drop(struct sc_dom *d);

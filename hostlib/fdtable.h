@@ -28,6 +28,7 @@
 #define SC_FILE_LOCKED	(1u << 1) /* flock or OFD lock was taken through it (informative) */
 
 struct sc_route;
+struct sc_proc;
 
 /* One open file. Fields but refs and flags are constant while it is open. */
 struct sc_file {
@@ -37,7 +38,7 @@ struct sc_file {
 	struct sc_dom *dom;
 	const struct sc_route *route; /* through which it was opened: names its host path */
 	int ticket_fd;	    /* pooled copy's descriptor, or -1 */
-	uint32_t gen;	    /* dom->gen for which this session may use the handle; atomic */
+	uint32_t gen;	    /* of the channel (chan-priv.h) whose session may use the handle; atomic */
 	uint32_t oflags;    /* access mode and status flags (O_APPEND, O_NONBLOCK, O_DIRECT, O_PATH…); F_SETFL updates
 			       it atomically. Other processes' changes are not seen: see SC_OP_GETFL */
 	uint32_t type;	    /* S_IFMT bits */
@@ -133,6 +134,24 @@ void sc_open_undo(struct sc_thread *t, struct sc_opening *o);
  * reference, given back with sc_file_unref(). */
 struct sc_file *sc_open_done_nofd(struct sc_thread *t, struct sc_opening *o, uint64_t handle,
 				  uint32_t oflags, uint32_t type);
+/* dup3(from, to, flags) where one of both is remote, or both. */
+long sc_fd_dup_to(struct sc_thread *t, int from, int to, int flags);
+
+/* The table's life: memory; a copy for a vfork child. 0 or -ENOMEM. */
+int sc_fdtab_init(struct sc_fdtab *f);
+void sc_fdtab_free(struct sc_fdtab *f);
+int sc_fdtab_copy(struct sc_fdtab *to, const struct sc_fdtab *from);
+
+/* Before another process gets copies of the descriptors: all open files become shared, and only their descriptors (and the
+ * working directory) hold their tickets. fd_lock held. */
+void sc_files_share(struct sc_proc *p);
+
+/* In a forked child: numbers that were being opened by another thread. */
+void sc_fdtab_after_fork(struct sc_proc *p);
+
+/* After an exec: descriptor fd (or -1) names the file that *from describes, which several may. At start only. */
+struct sc_file *sc_fd_adopt(struct sc_thread *t, int fd, const struct sc_file *from);
+
 void sc_file_ref(struct sc_thread *t, struct sc_file *f);
 void sc_file_unref(struct sc_thread *t, struct sc_file *f);
 

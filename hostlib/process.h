@@ -26,6 +26,7 @@ struct sc_proc {
 	bool cwd_above;		 /* the (local) working directory is an ancestor of a route, or not yet known */
 	bool vforked;		 /* this is a vfork child's copy */
 	struct sc_proc *parent;	 /* of a vfork child */
+	struct sc_chan *vchan[SC_MAX_DOMAINS]; /* a vfork child's channels: its parent's, or its own */
 };
 
 extern struct sc_proc sc_main_proc;
@@ -54,6 +55,15 @@ uint64_t sc_random(void);
 void *sc_map(uint64_t bytes);
 void sc_unmap(void *p, uint64_t bytes);
 
+static inline size_t sc_strnlen(const char *s, size_t max)
+{
+	size_t n = 0;
+
+	while (n < max && s[n])
+		n++;
+	return n;
+}
+
 /* System calls by their arguments; the kernel's raw result. */
 #define sc_sys0(nr) sc_raw_syscall((nr), 0, 0, 0, 0, 0, 0)
 #define sc_sys1(nr, a) sc_raw_syscall((nr), (long)(a), 0, 0, 0, 0, 0)
@@ -65,11 +75,11 @@ void sc_unmap(void *p, uint64_t bytes);
 	sc_raw_syscall((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 
 /* Counters for scrun --stats. Relaxed, per memory image. */
-struct sc_serve_stats {
+struct sc_serve_counts {
 	uint64_t remote[128]; /* completed calls by enum sc_op */
 	uint64_t spins;	      /* waits that ended while spinning */
 	uint64_t sleeps;      /* waits that slept */
 };
-extern struct sc_serve_stats sc_stats;
+extern struct sc_serve_counts sc_counts;
 
 #endif

@@ -159,6 +159,11 @@ def give_socket(domain):
         raise Refusal(f'{path} cannot be given to QEMU\'s user {domain.qemu_uid}: {err.strerror}') from err
 
 
+def tell_info(name, info):
+    """Tells the broker what it cannot know (who runs the VM, the accelerator), for its status."""
+    ask(name, 'set-info', info=info)
+
+
 def stop(name):
     """Ends the broker. True if there was one."""
     number = pid(name)
@@ -176,7 +181,7 @@ def stop(name):
 
 def ready(status):
     """True if the broker's status says that the agent serves."""
-    return status.get('state') in ('running', 'ready', 'up')
+    return status.get('state') == 'ready'
 
 
 def wait_ready(name, seconds, gone=None):

@@ -94,6 +94,7 @@ def build_dir():
 _PROGRAMS = {
     'vhost-scd': 'vhost-sc/vhost-scd',
     'sc-agent': 'guest-agent/sc-agent',
+    'sc-agent-static': 'guest-agent/sc-agent-static',
     'scrun': 'hostlib/scrun',
 }
 
@@ -123,9 +124,9 @@ def find_qemu():
              os.path.join(HERE, 'qemu/bin/qemu-system-x86_64')]
     for path in tries if in_tree() else reversed(tries):
         if os.access(path, os.X_OK):
-            return os.path.realpath(path)
+            return path
     raise Refusal(f'the patched QEMU is not built ({tries[0] if in_tree() else tries[1]} is missing): run '
-                  'qemu-patches/build.sh')
+                  'qemu-patches/build-qemu.sh')
 
 
 def find_kvm_dir():

@@ -140,13 +140,17 @@ def _power_of_two(at_least):
 
 
 def check_name(name):
-    """A name becomes a file name, a socket's directory, a host name, and is what scrun writes before a colon."""
+    """A name becomes a file name, a socket's directory, a host name, and is what scrun writes before a colon.
+
+    Returns it.
+    """
     if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]{0,30}', name):
         raise Usage(f'"{name}" is no name for a domain: letters, digits, "-" and "_", at most 31, and a letter or '
                     'digit first')
     path = os.path.join(domain_run_dir(name), 'attach.sock')
     if len(path) > 107:
         raise Usage(f'{path} is too long for a socket (107 bytes): use a shorter VHOST_SC_RUNDIR than {run_dir()}')
+    return name
 
 
 def find_user(user, option):

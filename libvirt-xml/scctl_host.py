@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 
 from scctl_common import MIB, Usage, parse_cpus, read_text, show_cpus
@@ -151,13 +152,14 @@ def io_uring_refusal(host):
 
 def qemu_has_io_uring(qemu):
     """True if this QEMU can open a file with io_uring here: tried, not guessed."""
-    node = json.dumps({'driver': 'file', 'filename': '/dev/null', 'aio': 'io_uring', 'node-name': 'probe'})
-    try:
-        done = subprocess.run([qemu, '-machine', 'none', '-nodefaults', '-display', 'none', '-blockdev', node,
-                               '-monitor', 'stdio'], input='quit\n', capture_output=True, text=True, timeout=20,
-                              check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+    with tempfile.NamedTemporaryFile() as file:
+        node = json.dumps({'driver': 'file', 'filename': file.name, 'aio': 'io_uring', 'node-name': 'probe'})
+        try:
+            done = subprocess.run([qemu, '-machine', 'none', '-nodefaults', '-display', 'none', '-blockdev', node,
+                                   '-monitor', 'stdio'], input='quit\n', capture_output=True, text=True, timeout=20,
+                                  check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return False
     return done.returncode == 0
 
 

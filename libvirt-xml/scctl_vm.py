@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The VM of a domain: its image, what it looks like on this host, and running it with libvirt, without, or not at all.
+
+kvm/start.py says what a service VM is; a VM under libvirt gets its kernel command line and its kernel from there too, so
+that both ways of starting agree. The three ways are classes with the same methods (start, stop, state): LibvirtVm,
+DirectVm and Loopback.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+
+import scctl_broker as broker
+import scctl_libvirt as libvirt
+from scctl_common import (GIB, MIB, Refusal, console_log, domain_run_dir, find_kvm_dir, find_program,
+                          find_qemu, log_dir, make_dirs, pid_alive, read_text, run, state_dir, write_file)
+from scctl_config import Domain, check_name, config_path
+from scctl_host import Host, choose_pinning, hugepages_enough, io_uring_refusal, qemu_has_io_uring, takes_direct_io
+from scctl_xml import Setting, generate
+
+sys.path.insert(0, find_kvm_dir())
+import accel as kvm_accel  # noqa: E402
+import start as kvm_start  # noqa: E402
+
+READY_SECONDS = {'kvm': 45, 'tcg': 240, 'loopback': 15}
+STOP_SECONDS = 90
+IMAGE_SECONDS = 1800  # building the image the first time downloads a kernel
+
+HUGE = {'2M': 2 * MIB, '1G': GIB}
+
+
+def say(text):
+    """A line about what is going on: not data, so not on standard output."""
+    print(f'scctl: {text}', file=sys.stderr, flush=True)
+
+
+def choose_accel(wish):
+    """kvm's Choice for a wish, with its refusals as ours."""
+    try:
+        return kvm_accel.choose(wish)
+    except kvm_accel.Unavailable as err:
+        raise Refusal(str(err)) from err
+
+
+def say_choice(choice):
+    """Explains the accelerator."""
+    say('accelerator ' + choice.text)
+    if choice.remedy:
+        say('  remedy: ' + choice.remedy)
+
+
+# ---- image ----
+
+def image_dir(name):
+    return os.path.join(state_dir(name), 'image')
+
+
+def make_image(domain, ready_made=''):
+    """Makes the guest image of a domain, or takes one that kvm/build-image.sh made before. Returns its directory."""
+    out = image_dir(domain.name)
+    make_dirs(state_dir(domain.name))
+    if ready_made:
+        _copy_image(ready_made, out)
+        return out
+    script = os.path.join(find_kvm_dir(), 'build-image.sh')
+    argv = [script, '--role', domain.role, '--agent', find_program('sc-agent-static'), '--out', out]
+    if domain.kernel:
+        argv += ['--kernel', domain.kernel, '--modules', domain.modules, '--headers', domain.headers]
+    if domain.debug_shell:
+        argv.append('--debug-shell')
+    run(argv, 'making the guest image', timeout=IMAGE_SECONDS)
+    return out
+
+
+def _copy_image(source, out):
+    """Copies an image directory so that the copy is complete or absent."""
+    for file in ('vmlinuz', 'initramfs.img', 'manifest.json'):
+        if not os.path.isfile(os.path.join(source, file)):
+            raise Refusal(f'--image {source}: {file} is missing there: make it with kvm/build-image.sh')
+    temp = out + '.new'
+    shutil.rmtree(temp, ignore_errors=True)
+    shutil.copytree(source, temp)
+    shutil.rmtree(out, ignore_errors=True)
+    os.rename(temp, out)
+
+
+# ---- what the VM looks like here ----
+
+def decide_hugepages(domain, host):
+    """'' or the size of the pages that guest memory gets. Refuses a wish that cannot be met, before QEMU does."""
+    if domain.hugepages == 'none':
+        return ''
+    for size in (['1G', '2M'] if domain.hugepages == 'auto' else [domain.hugepages]):
+        if domain.memory_mib * MIB % HUGE[size] == 0 and hugepages_enough(host, HUGE[size], domain.memory_mib):
+            return size
+    if domain.hugepages == 'auto':
+        return ''
+    size = domain.hugepages
+    need = -(-domain.memory_mib * MIB // HUGE[size])
+    if domain.memory_mib * MIB % HUGE[size]:
+        raise Refusal(f'--hugepages {size}: --memory {domain.memory_mib}M is not a multiple of it')
+    raise Refusal(f'--hugepages {size}: {need} free pages are needed, {host.hugepages(HUGE[size])[1]} are there: '
+                  f'echo {need} > /sys/kernel/mm/hugepages/hugepages-{HUGE[size] // 1024}kB/nr_hugepages')
+
+
+def vm_of(domain, accelerator, host=None):
+    """kvm's Vm for a domain, for a start without libvirt (and for what its XML takes from there)."""
+    host = host or Host()
+    pinning = choose_pinning(host, domain.vcpus, domain.pin)
+    here = domain_run_dir(domain.name)
+    return kvm_start.Vm(
+        name=domain.name, qemu=find_qemu(), image=domain.image_dir, role=domain.role, disk=domain.disk,
+        fstype=domain.fs, memory_mib=domain.memory_mib, hugepages=decide_hugepages(domain, host), vcpus=domain.vcpus,
+        cpus=pinning.vcpus, io_cpus=pinning.iothread, accel=accelerator, broker_socket=os.path.join(here, 'vhost.sock'),
+        num_channels=domain.channels, window_bytes=domain.window_bytes, append=domain.cmdline,
+        console_log=console_log(domain.name), console_socket=os.path.join(here, 'console.sock'),
+        qemu_log=qemu_log(domain.name), pid_file=os.path.join(here, 'qemu.pid'),
+        qmp_socket=os.path.join(here, 'qmp.sock'))
+
+
+def qemu_log(name):
+    return os.path.join(log_dir(), name + '.qemu.log')
+
+
+def setting_of(domain, accelerator, apparmor=False, host=None):
+    """What this host adds to a domain's XML. The disk exists, or its directory does."""
+    host = host or Host()
+    vm = vm_of(domain, accelerator, host)
+    pinning = choose_pinning(host, domain.vcpus, domain.pin)
+    try:
+        kernel, initrd = kvm_start.image_files(vm.image, accelerator)
+    except kvm_start.Failure as err:
+        raise Refusal(str(err)) from err
+    return Setting(
+        accel=accelerator, emulator=vm.qemu, kernel=kernel, initrd=initrd, cmdline=kvm_start.cmdline(vm, accelerator),
+        pinning=pinning, isolated=set(pinning.vcpus) <= set(host.isolated()), hugepages=vm.hugepages,
+        direct_io=takes_direct_io(domain.disk if os.path.exists(domain.disk) else os.path.dirname(domain.disk)),
+        io_uring=not io_uring_refusal(host) and qemu_has_io_uring(vm.qemu), apparmor=apparmor,
+        qemu_ids=(domain.qemu_uid, domain.qemu_gid) if domain.qemu_user else ())
+
+
+def xml_path(name):
+    return os.path.join(state_dir(name), 'domain.xml')
+
+
+def defined_accel(name):
+    """The accelerator that the domain's XML asks for; '' if there is no XML."""
+    try:
+        kind = ET.parse(xml_path(name)).getroot().get('type')
+    except (OSError, ET.ParseError):
+        return ''
+    return 'kvm' if kind == 'kvm' else 'tcg'
+
+
+def define_in_libvirt(domain, accelerator):
+    """Writes the domain's XML for this host and defines it."""
+    apparmor = libvirt.security()[2]
+    write_file(xml_path(domain.name), generate(domain, setting_of(domain, accelerator, apparmor)))
+    libvirt.define(xml_path(domain.name))
+
+
+# ---- who may read what ----
+
+def may_reach(path, uid, gid):
+    """The first directory on the way to `path` that (uid, gid) may not enter; '' if there is none.
+
+    By mode bits alone; an ACL that grants more shows in the group bits of the mode, and is taken for granted.
+    """
+    if uid == 0:
+        return ''
+    directory = os.path.dirname(os.path.realpath(path))
+    while not os.path.isdir(directory):  # what is still to be made will let everyone in
+        directory = os.path.dirname(directory)
+    while True:
+        about = os.stat(directory)
+        bits = stat.S_IXOTH | (stat.S_IXUSR if about.st_uid == uid else 0) | (stat.S_IXGRP if about.st_gid == gid else 0)
+        if not about.st_mode & bits and not _acl_grants(directory, uid):
+            return directory
+        if directory == '/':
+            return ''
+        directory = os.path.dirname(directory)
+
+
+def _acl_grants(directory, uid):
+    """True if an access ACL names this user with search permission."""
+    try:
+        acl = os.getxattr(directory, 'system.posix_acl_access')
+    except OSError:
+        return False
+    for at in range(4, len(acl) - 7, 8):
+        tag, perm = acl[at] | acl[at + 1] << 8, acl[at + 2]
+        who = int.from_bytes(acl[at + 4:at + 8], 'little')
+        if tag == 2 and who == uid and perm & 1:
+            return True
+    return False
+
+
+def check_reach(domain, user):
+    """Refuses a disk or a QEMU that libvirt's QEMU user cannot reach, with the ways out."""
+    for what, path in (('disk', domain.disk), ('QEMU', find_qemu()), ('state directory', state_dir(domain.name))):
+        wall = may_reach(path, domain.qemu_uid, domain.qemu_gid)
+        if wall:
+            raise Refusal(f'{what} {path}: QEMU runs as {user} under libvirt, who may not enter {wall}: put it elsewhere, '
+                          f'or allow it (setfacl -m u:{user}:x {wall}), or use --qemu-user root')
+
+
+# ---- running ----
+
+class LibvirtVm:
+    """The VM as libvirt's domain."""
+
+    how = 'libvirt'
+
+    def __init__(self, domain):
+        self.domain = domain
+
+    def start(self, choice):
+        """Starts the VM with the accelerator chosen. The hook starts the broker."""
+        name = self.domain.name
+        libvirt.need()
+        if not libvirt.state(name):
+            raise Refusal(f'libvirt knows no domain {name}: scctl define {name} again')
+        if defined_accel(name) != choice.accel:
+            define_in_libvirt(self.domain, choice.accel)
+        libvirt.start(name)
+
+    def stop(self, seconds=STOP_SECONDS):
+        """Orderly, then by force. Returns 'stopped' or 'killed'."""
+        name = self.domain.name
+        libvirt.shutdown(name)
+        deadline = time.monotonic() + seconds
+        while self.running():
+            if time.monotonic() > deadline:
+                libvirt.destroy(name)
+                return 'killed'
+            time.sleep(0.2)
+        return 'stopped'
+
+    def kill(self):
+        libvirt.destroy(self.domain.name)
+
+    def running(self):
+        return libvirt.state(self.domain.name) not in ('', 'shut off', 'crashed')
+
+    def gone(self):
+        """Why the VM is gone, '' if it runs."""
+        return '' if self.running() else f'the VM of domain {self.domain.name} ended: see scctl logs {self.domain.name}'
+
+
+class DirectVm:
+    """The VM as a QEMU of our own."""
+
+    how = 'direct'
+
+    def __init__(self, domain):
+        self.domain = domain
+
+    def start(self, choice):
+        """Starts broker and VM."""
+        make_dirs(log_dir())
+        broker.start(self.domain)
+        try:
+            kvm_start.start(vm_of(self.domain, choice.accel))
+        except (kvm_start.Failure, kvm_accel.Unavailable) as err:
+            raise Refusal(str(err)) from err
+
+    def stop(self, seconds=STOP_SECONDS):
+        return kvm_start.stop(self._found(), seconds)
+
+    def kill(self):
+        kvm_start.stop(self._found(), 0)
+
+    def running(self):
+        return bool(kvm_start.running_pid(self._found()))
+
+    def gone(self):
+        """Why the VM is gone, '' if it runs."""
+        return '' if self.running() else (f'the VM of domain {self.domain.name} ended: see '
+                                          f'scctl logs {self.domain.name}')
+
+    def _found(self):
+        """A Vm with what finding a running one takes; the rest may have changed since."""
+        here = domain_run_dir(self.domain.name)
+        return kvm_start.Vm(name=self.domain.name, qemu='', pid_file=os.path.join(here, 'qemu.pid'),
+                            qmp_socket=os.path.join(here, 'qmp.sock'))
+
+
+class Loopback:
+    """No VM: the agent is a process of this host."""
+
+    how = 'loopback'
+
+    def __init__(self, domain, root=''):
+        self.domain = domain
+        self.root = root
+
+    def start(self):
+        """Starts broker and agent."""
+        name = self.domain.name
+        if not os.path.isdir(self.root):
+            raise Refusal(f'--root {self.root}: no such directory')
+        if self.running():
+            raise Refusal(f'domain {name} runs already as a loopback domain: scctl stop {name}')
+        program = find_program('sc-agent')
+        broker.start(self.domain, loopback=True)
+        with open(agent_log(name), 'ab') as out:
+            process = subprocess.Popen([program, '--loopback', broker.socket_path(name, 'agent'), '--root', self.root],
+                                       stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+                                       cwd='/')
+        write_file(self._pid_file(), f'{process.pid}\n')
+        self._process = process
+
+    def stop(self, seconds=STOP_SECONDS):
+        number = self._pid()
+        if not number:
+            return 'not running'
+        os.kill(number, signal.SIGTERM)
+        deadline = time.monotonic() + seconds
+        how = 'stopped'
+        while pid_alive(number):
+            if time.monotonic() > deadline:
+                os.kill(number, signal.SIGKILL)
+                how, deadline = 'killed', deadline + 5
+            time.sleep(0.05)
+        os.unlink(self._pid_file())
+        return how
+
+    def running(self):
+        return bool(self._pid())
+
+    def gone(self):
+        """Why the agent is gone, '' if it runs."""
+        if self.running():
+            return ''
+        last = (read_text(agent_log(self.domain.name)) or 'it said nothing').splitlines()[-1]
+        return f'the agent of loopback domain {self.domain.name} ended: {last}'
+
+    def _pid_file(self):
+        return os.path.join(domain_run_dir(self.domain.name), 'agent.pid')
+
+    def _pid(self):
+        text = read_text(self._pid_file(), '')
+        alive = text.isdigit() and pid_alive(int(text)) and (read_text(f'/proc/{text}/comm') or '').startswith('sc-agent')
+        return int(text) if alive else 0
+
+
+def agent_log(name):
+    """Where the agent of a loopback domain writes; a VM's agent writes to its console."""
+    return os.path.join(domain_run_dir(name), 'agent.log')
+
+
+def runners(domain):
+    """The ways in which the domain runs now: one or none, unless someone mixed them."""
+    found = []
+    if Loopback(domain).running():
+        found.append(Loopback(domain))
+    if DirectVm(domain).running():
+        found.append(DirectVm(domain))
+    if domain.libvirt and domain.disk and not libvirt.why_unreachable() and LibvirtVm(domain).running():
+        found.append(LibvirtVm(domain))
+    return found
+
+
+def start_vm(vm, choice, seconds):
+    """Starts a VM and waits until its agent serves. seconds: 0 = do not wait, None = the default.
+
+    Under KVM, if the choice was ours, a silent guest gets a second chance under TCG.
+    """
+    domain = vm.domain
+    if vm.running():
+        raise Refusal(f'domain {domain.name} is running already')
+    say_choice(choice)
+    vm.start(choice)
+    if seconds == 0:
+        return
+    limit = seconds or domain.ready_seconds or READY_SECONDS[choice.accel]
+    began = time.monotonic()
+    if broker.wait_ready(domain.name, limit, vm.gone):
+        say(f'domain {domain.name}: the agent serves after {time.monotonic() - began:.1f} s')
+        return
+    silent = kvm_accel.silent_guest(choice, limit)
+    if choice.accel != 'kvm' or choice.wish != 'auto':
+        raise Refusal(f'domain {domain.name}: {silent}')
+    say(f'domain {domain.name}: {silent}; falling back to TCG, since the accelerator was left to us (--accel auto)')
+    vm.kill()
+    start_vm(vm, choice._replace(accel='tcg', text=f'TCG, since KVM did not serve; {kvm_accel.SLOW}'), seconds)
+
+
+
+def loopback_domain(name):
+    """A domain that need not be defined: what a loopback domain has."""
+    return Domain(name=check_name(name))
+
+
+def user_name(uid):
+    """A user's name, or the number of one who has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def silent(domain, seconds):
+    """The line for a running domain whose agent has not reported."""
+    try:
+        return kvm_accel.silent_guest(choose_accel(defined_accel(domain.name) or domain.accel), seconds)
+    except Refusal as err:
+        return f'the agent did not report within {seconds} s ({err})'
+
+
+def forget(domain):
+    """Removes image, XML and configuration of a domain that is not running. Logs stay."""
+    shutil.rmtree(state_dir(domain.name), ignore_errors=True)
+    shutil.rmtree(domain_run_dir(domain.name), ignore_errors=True)
+    try:
+        os.unlink(config_path(domain.name))
+    except FileNotFoundError:
+        pass

@@ -122,6 +122,13 @@ void sc_serve_exec_failed(struct sc_thread *t, struct sc_exec *x);
 long sc_raw_syscall(long nr, long a0, long a1, long a2, long a3, long a4, long a5);
 
 /*
+ * The same for a call that may block (futex, ppoll, ...): returns -EINTR instead of blocking if a signal with a handler
+ * waits for delivery already, and when one arrives while it blocks, whatever SA_RESTART says. There is no gap between
+ * the look and the wait, so "if (sc_signal_waits(t)) ...; sc_raw_syscall(futex wait)" is wrong and this is right.
+ */
+long sc_raw_syscall_interruptible(long nr, long a0, long a1, long a2, long a3, long a4, long a5);
+
+/*
  * Copies between the library and memory named by the program. A fault yields -EFAULT (negative), as the kernel's
  * copy_from_user would; 0 means all was copied. Uses rep movsb for large and general registers for small copies.
  */

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "intercept.h"
+#include "syscall-nr.h"
 
 struct sc_file;
 
@@ -40,6 +41,9 @@ typedef long sc_handler(struct sc_thread *t, const struct sc_call *c);
 #define SC_CALL(number, kind, handler) sc_handler handler;
 #include "call-list.h"
 #undef SC_CALL
+
+/* Fills sc_dispatch_bitmap from the list. */
+void sc_dispatch_init(void);
 
 /* Runs the call natively but with other arguments: fills t->native from *c (the caller then changes single arguments in
  * t->native.a) and returns SC_NATIVE_CHANGED. `after` may be NULL. */

@@ -226,8 +226,7 @@ static void sc_post(struct sc_device *sc, struct sc_message *msg)
 	struct scatterlist sg;
 
 	sg_init_one(&sg, msg->data, sizeof(msg->data));
-	/* There are as many buffers as the queue has entries, so this fails on a broken queue only.
-	 */
+	/* There are as many buffers as entries, so this fails on a broken queue only. */
 	if (virtqueue_add_inbuf(sc->eventq, &sg, 1, msg, GFP_ATOMIC))
 		dev_warn_once(&sc->vdev->dev, "eventq does not take its buffers back\n");
 }
@@ -554,9 +553,9 @@ static vm_fault_t sc_huge_fault(struct vm_fault *vmf, unsigned int order)
 #endif /* SC_HUGE_FAULT */
 
 static const struct vm_operations_struct sc_vm_ops = {
-    .fault = sc_fault,
+	.fault = sc_fault,
 #ifdef SC_HUGE_FAULT
-    .huge_fault = sc_huge_fault,
+	.huge_fault = sc_huge_fault,
 #endif
 };
 
@@ -611,16 +610,16 @@ static int sc_release(struct inode *inode, struct file *file)
 }
 
 static const struct file_operations sc_fops = {
-    .owner = THIS_MODULE,
-    .open = sc_open,
-    .release = sc_release,
-    .read = sc_read,
-    .write = sc_write,
-    .poll = sc_poll,
-    .mmap = sc_mmap,
-    .get_unmapped_area = thp_get_unmapped_area,
-    .unlocked_ioctl = sc_ioctl,
-    .compat_ioctl = compat_ptr_ioctl,
+	.owner = THIS_MODULE,
+	.open = sc_open,
+	.release = sc_release,
+	.read = sc_read,
+	.write = sc_write,
+	.poll = sc_poll,
+	.mmap = sc_mmap,
+	.get_unmapped_area = thp_get_unmapped_area,
+	.unlocked_ioctl = sc_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
 };
 
 /* Finds and checks the window, and gives it pages. */
@@ -848,18 +847,18 @@ static int sc_validate(struct virtio_device *vdev)
 }
 
 static const struct virtio_device_id sc_ids[] = {
-    {VIRTIO_ID_SC, VIRTIO_DEV_ANY_ID},
-    {},
+	{ VIRTIO_ID_SC, VIRTIO_DEV_ANY_ID },
+	{},
 };
 MODULE_DEVICE_TABLE(virtio, sc_ids);
 
 static struct virtio_driver sc_driver = {
-    .driver.name = KBUILD_MODNAME,
-    .driver.owner = THIS_MODULE,
-    .id_table = sc_ids,
-    .validate = sc_validate,
-    .probe = sc_probe,
-    .remove = sc_remove,
+	.driver.name = KBUILD_MODNAME,
+	.driver.owner = THIS_MODULE,
+	.id_table = sc_ids,
+	.validate = sc_validate,
+	.probe = sc_probe,
+	.remove = sc_remove,
 };
 module_virtio_driver(sc_driver);
 

@@ -55,6 +55,7 @@ class FakeBroker(threading.Thread):
         self.regions = []  # (address in QEMU, size, mmap)
         self.backend = None
         self.error = None
+        self.lock = threading.Lock()  # held while rings are used, or change: the guest frees them once they stop
         self.running = threading.Event()  # all queues are set up
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(path)
@@ -104,7 +105,8 @@ class FakeBroker(threading.Thread):
         elif request == SET_MEM_TABLE:
             self._set_memory(body, fds)
         elif request in (SET_VRING_NUM, SET_VRING_BASE, SET_VRING_ADDR, GET_VRING_BASE, SET_VRING_KICK, SET_VRING_CALL):
-            return self._handle_vring(request, body, fds)
+            with self.lock:
+                return self._handle_vring(request, body, fds)
         return None
 
     def _set_memory(self, body, fds):
@@ -129,6 +131,7 @@ class FakeBroker(threading.Thread):
             queue.addresses = struct.unpack_from("<QQQ", body, 8)
         elif request == GET_VRING_BASE:
             self.running.clear()
+            queue.addresses = None
             return struct.pack("<II", index, queue.next)
         elif request == SET_VRING_KICK:
             queue.kick = fds[0] if fds else None
@@ -157,6 +160,8 @@ class FakeBroker(threading.Thread):
 
     def _take(self, queue):
         """The next available buffer as (head, address, length), or None."""
+        if not queue.addresses:
+            return None
         desc, _, avail = queue.addresses
         memory, offset = self._at(avail, 4 + 2 * queue.num)
         index, = struct.unpack_from("<H", memory, offset + 2)
@@ -178,32 +183,39 @@ class FakeBroker(threading.Thread):
 
     # ---- for tests ----
 
+    def _use(self, queue, use):
+        """Takes a buffer if there is one, and returns use()'s result for it."""
+        with self.lock:
+            buffer = self._take(queue)
+            if not buffer:
+                return None
+            head, address, length = buffer
+            result, used = use(*self._guest(address, length), length)
+            self._put(queue, head, used)
+        return result
+
     def send(self, message, claimed=None, timeout=10):
         """Sends a message to the agent. claimed: length to be told instead of the true one."""
-        queue = self.queues[EVENTQ]
+
+        def use(memory, offset, _):
+            memory[offset : offset + len(message)] = message
+            return True, len(message) if claimed is None else claimed
+
         end = time.monotonic() + timeout
-        while not (buffer := self._take(queue)):
+        while not self._use(self.queues[EVENTQ], use):
             if time.monotonic() > end:
                 raise TimeoutError("no buffer in eventq")
             time.sleep(0.01)
-        head, address, length = buffer
-        memory, offset = self._guest(address, length)
-        memory[offset : offset + len(message)] = message
-        self._put(queue, head, len(message) if claimed is None else claimed)
 
     def receive(self, timeout=10):
         """The agent's next message."""
         queue = self.queues[CONTROLQ]
         end = time.monotonic() + timeout
-        while not (buffer := self._take(queue)):
+        while not (message := self._use(queue, lambda memory, offset, n: (bytes(memory[offset : offset + n]), 0))):
             if time.monotonic() > end:
                 raise TimeoutError("no message in controlq")
-            if select.select([queue.kick], [], [], 0.1)[0]:
+            if queue.kick is not None and select.select([queue.kick], [], [], 0.1)[0]:
                 os.eventfd_read(queue.kick)
-        head, address, length = buffer
-        memory, offset = self._guest(address, length)
-        message = bytes(memory[offset : offset + length])
-        self._put(queue, head, 0)
         return message
 
     def ring(self, slot):

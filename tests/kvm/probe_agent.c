@@ -22,7 +22,9 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -50,6 +52,7 @@ static void check(bool good, const char *what)
 /* Sends a one-line message and reads the answer. Returns its length, or -1. */
 static ssize_t ask(char *answer, size_t size, const char *fmt, ...)
 {
+	struct pollfd room = {.fd = dev, .events = POLLOUT};
 	struct pollfd p = {.fd = dev, .events = POLLIN};
 	char text[256];
 	va_list ap;
@@ -58,7 +61,9 @@ static ssize_t ask(char *answer, size_t size, const char *fmt, ...)
 	va_start(ap, fmt);
 	n = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	if (write(dev, text, (size_t)n) != n || poll(&p, 1, WAIT_MS) != 1)
+	if (poll(&room, 1, WAIT_MS) != 1 || write(dev, text, (size_t)n) != n)
+		return -1;
+	if (poll(&p, 1, WAIT_MS) != 1)
 		return -1;
 	return read(dev, answer, size);
 }
@@ -119,7 +124,7 @@ static void check_messages(void)
 	fcntl(dev, F_SETFL, O_RDWR | O_NONBLOCK);
 	check(ask(buf, sizeof(buf), "burst 200") == 1, "burst begins");
 	good = buf[0] == 0;
-	for (int i = 1; i < 200; i++) {
+	for (int i = 1; good && i < 200; i++) {
 		p.events = POLLIN;
 		good &= poll(&p, 1, WAIT_MS) == 1 && read(dev, buf, sizeof(buf)) == 1 &&
 			(unsigned char)buf[0] == i;
@@ -222,6 +227,31 @@ static void check_direct_io(unsigned char *channel)
 	close(fd);
 }
 
+/* What the kernel's list of memory types says of the window. The tests' guest has debugfs, as
+ * Debian's kernels do. */
+static bool is_write_back(void)
+{
+	char line[256];
+	bool found = false;
+	FILE *f;
+
+	mkdir("/tmp", 0755);
+	if (mount("debugfs", "/tmp", "debugfs", 0, NULL))
+		return false;
+	f = fopen("/tmp/x86/pat_memtype_list", "r");
+	while (f && fgets(line, sizeof(line), f)) {
+		unsigned long long from, to;
+		char type[32];
+
+		if (sscanf(line, "PAT: [mem %llx-%llx] %31s", &from, &to, type) == 3)
+			found |= to - from == info.window_size && !strcmp(type, "write-back");
+	}
+	if (f)
+		fclose(f);
+	umount("/tmp");
+	return found;
+}
+
 static long minor_faults(void)
 {
 	struct rusage u;
@@ -247,6 +277,7 @@ static unsigned char *check_window(void)
 	      "mapping beyond the window");
 	window = mmap(NULL, info.window_size, PROT_READ | PROT_WRITE, MAP_SHARED, dev, 0);
 	check(window != MAP_FAILED, "map the window");
+	check(is_write_back(), "the window is write-back");
 	channel = window + slot;
 	faults = minor_faults();
 	check(has_pattern(channel, CHANNEL, 1), "guest sees what the host wrote");

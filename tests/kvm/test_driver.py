@@ -3,7 +3,8 @@
 """Tests of the guest driver virtio_sc.ko and of the boot around it, in a real VM, with a fake broker.
 
 A guest image is built with probe_agent in the agent's place; what it prints on the console becomes one test each. The
-patched QEMU is needed (VHOST_SC_QEMU, or .cache/qemu/current).
+patched QEMU is needed (VHOST_SC_QEMU, or .cache/qemu/current). VHOST_SC_TEST_KERNEL names another kernel package than the
+release's own, for instance linux-image-6.12.0-amd64.
 """
 
 import os
@@ -21,6 +22,7 @@ import start  # noqa: E402
 from fake_broker import FakeBroker  # noqa: E402
 
 QEMU = os.environ.get("VHOST_SC_QEMU") or os.path.join(TOP, ".cache/qemu/current/bin/qemu-system-x86_64")
+KERNEL = os.environ.get("VHOST_SC_TEST_KERNEL")
 CHANNEL = 4 << 20
 BOOT_SECONDS = 120
 
@@ -105,8 +107,8 @@ class DriverInVm(unittest.TestCase):
         subprocess.run(["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-I" + TOP + "/include", "-o", probe,
                         os.path.join(HERE, "probe_agent.c")], check=True)
         cls.image = os.path.join(cls.dir.name, "image")
-        subprocess.run([os.path.join(TOP, "kvm/build-image.sh"), "--agent", probe, "--out", cls.image], check=True,
-                       stdout=subprocess.DEVNULL)
+        subprocess.run([os.path.join(TOP, "kvm/build-image.sh"), "--agent", probe, "--out", cls.image,
+                        *(["--package", KERNEL] if KERNEL else [])], check=True, stdout=subprocess.DEVNULL)
 
     @classmethod
     def tearDownClass(cls):

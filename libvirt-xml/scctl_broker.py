@@ -106,6 +106,7 @@ def command(domain, loopback):
     """The broker's command line."""
     argv = [find_program('vhost-scd'), '--name', domain.name, '--role', domain.role, '--rundir', run_dir(),
             '--channels', str(domain.channels), '--window-size', str(domain.window_bytes),
+            '--lanes', str(domain.lanes()),
             '--log', log_path(domain, loopback), '--pidfile', os.path.join(domain_run_dir(domain.name), 'broker.pid'),
             '--daemonize']
     for user in domain.allow_users:

@@ -258,7 +258,7 @@ def logs(args):
     if not found:
         raise Refusal(f'domain {args.name} has no {args.only + " " if args.only else ""}log yet')
     for kind, path in found:
-        lines = (read_text(path) or '').splitlines()[-args.lines:]
+        lines = [line for line in (read_text(path) or '').split('\n') if line.strip()][-args.lines:]
         print(f'==> {kind}: {path}')
         print('\n'.join(console.printable(line) for line in lines))
 

@@ -20,6 +20,7 @@ from scctl_common import (GIB, MIB, KIB, Refusal, Usage, conf_dir, domain_run_di
 # As in include/vhost-sc/virtio_sc.h and channel.h; the first by the broker.
 MAX_CHANNELS = 254  # vhost-user names a queue by eight bits; two are controlq and eventq
 DEFAULT_CHANNELS = 127
+DEFAULT_LANES = 128
 DEFAULT_WINDOW = 2 * GIB
 MIN_SLOT = 1 * MIB
 MAX_SLOT = 1 * GIB
@@ -92,6 +93,10 @@ class Domain:
     def slot_bytes(self):
         """Bytes of the window that each channel gets: window / (channels + 1), down to a power of two."""
         return 1 << ((self.window_bytes // (self.channels + 1)).bit_length() - 1)
+
+    def lanes(self):
+        """Lanes of each channel: the broker's default, or as many as a small channel holds (each takes about 86 KiB)."""
+        return min(DEFAULT_LANES, self.slot_bytes() // (128 * KIB))
 
     def _check_window(self):
         size = self.window_bytes

@@ -95,11 +95,20 @@ def undefine(name):
 
 
 def start(name):
-    _virsh(['start', name], f'virsh start {name}', START_TIMEOUT)
+    """Starts a domain. What the hook complained of is said without libvirt's wrapping."""
+    try:
+        _virsh(['start', name], f'virsh start {name}', START_TIMEOUT)
+    except Refusal as err:
+        raise Refusal(str(err).rpartition('unexpected exit status 1: scctl: ')[2]) from err
 
 
 def shutdown(name):
-    _virsh(['shutdown', name], f'virsh shutdown {name}')
+    """Presses the power button; a domain that is gone already is as good."""
+    try:
+        _virsh(['shutdown', name], f'virsh shutdown {name}')
+    except Refusal as err:
+        if 'domain is not running' not in str(err):
+            raise
 
 
 def destroy(name):

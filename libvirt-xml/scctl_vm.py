@@ -212,6 +212,28 @@ def check_reach(domain, user):
 
 # ---- running ----
 
+PRESS_SECONDS = 3
+
+
+def _press_until_gone(vm, press, seconds):
+    """Presses the power button until the VM is gone, at most for `seconds`; then ends it by force.
+
+    More than once, because a guest that is still booting does not hear it.
+    """
+    deadline = time.monotonic() + seconds
+    again = 0
+    while vm.running():
+        now = time.monotonic()
+        if now > deadline:
+            vm.kill()
+            return 'killed'
+        if now >= again:
+            press()
+            again = now + PRESS_SECONDS
+        time.sleep(0.1)
+    return 'stopped'
+
+
 class LibvirtVm:
     """The VM as libvirt's domain."""
 
@@ -232,15 +254,7 @@ class LibvirtVm:
 
     def stop(self, seconds=STOP_SECONDS):
         """Orderly, then by force. Returns 'stopped' or 'killed'."""
-        name = self.domain.name
-        libvirt.shutdown(name)
-        deadline = time.monotonic() + seconds
-        while self.running():
-            if time.monotonic() > deadline:
-                libvirt.destroy(name)
-                return 'killed'
-            time.sleep(0.2)
-        return 'stopped'
+        return _press_until_gone(self, lambda: libvirt.shutdown(self.domain.name), seconds)
 
     def kill(self):
         libvirt.destroy(self.domain.name)
@@ -269,9 +283,18 @@ class DirectVm:
             kvm_start.start(vm_of(self.domain, choice.accel))
         except (kvm_start.Failure, kvm_accel.Unavailable) as err:
             raise Refusal(str(err)) from err
+        broker.tell_info(self.domain.name, {'how': self.how, 'accelerator': choice.accel})
 
     def stop(self, seconds=STOP_SECONDS):
-        return kvm_start.stop(self._found(), seconds)
+        """Orderly, then by force. Returns 'stopped' or 'killed'."""
+        return _press_until_gone(self, self._press, seconds)
+
+    def _press(self):
+        try:
+            with kvm_start.Qmp(self._found().qmp_socket) as qmp:
+                qmp.execute('system_powerdown')
+        except (OSError, kvm_start.Failure):
+            pass  # it is ending, or it hangs: the deadline tells
 
     def kill(self):
         kvm_start.stop(self._found(), 0)

@@ -27,6 +27,7 @@
 #include <time.h>
 
 #include "chan-priv.h"
+#include "kstat.h"
 #include "libfd.h"
 #include "process.h"
 
@@ -659,6 +660,5 @@ uint64_t sc_dom_dev(const struct sc_dom *d, uint32_t guest_major, uint32_t guest
 	uint32_t major, minor;
 
 	sc_dom_dev_split(d, guest_major, guest_minor, &major, &minor);
-	return (uint64_t)(minor & 0xff) | (uint64_t)(major & 0xfff) << 8 | (uint64_t)(minor & ~0xffu) << 12 |
-	       (uint64_t)(major & ~0xfffu) << 32;
+	return sc_makedev(major, minor);
 }

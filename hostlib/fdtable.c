@@ -534,6 +534,25 @@ long sc_fd_dup_to(struct sc_thread *t, int from, int to, int flags)
 	return res;
 }
 
+long sc_file_hold_ticket(struct sc_thread *t, struct sc_file *f, int fd)
+{
+	struct sc_proc *p = t->proc;
+	long res = 0;
+
+	sc_mutex_lock(&p->fd_lock);
+	if (sc_fd_file(t, fd) != f) {
+		res = -EBADF;
+	} else if (f->ticket_fd < 0) {
+		res = sc_sys3(__NR_fcntl, fd, F_DUPFD_CLOEXEC, 0);
+		if (res >= 0)
+			res = sc_libfd_move((int)res);
+		if (res >= 0)
+			f->ticket_fd = (int)res;
+	}
+	sc_mutex_unlock(&p->fd_lock);
+	return res < 0 ? res : 0;
+}
+
 /* ---- sharing with other processes ---- */
 
 void sc_files_share(struct sc_proc *p)
@@ -544,8 +563,8 @@ void sc_files_share(struct sc_proc *p)
 		if (!f->dom)
 			continue;
 		__atomic_fetch_or(&f->flags, SC_FILE_SHARED, __ATOMIC_RELAXED);
-		if (f == p->cwd && f->refs == 1)
-			continue; /* its ticket has no other descriptor */
+		if (f == p->cwd)
+			continue; /* its ticket may have no other descriptor */
 		sc_libfd_close(f->ticket_fd);
 		f->ticket_fd = -1;
 	}
@@ -559,6 +578,13 @@ void sc_fdtab_after_fork(struct sc_proc *p)
 		p->fds.idx[fd] = 0; /* another thread of the parent was opening it */
 		sc_sys1(__NR_close, fd);
 	}
+}
+
+void sc_fdtab_opening_gone(struct sc_fdtab *f)
+{
+	for (uint32_t fd = 0; fd < f->fd_high; fd++)
+		if (f->idx[fd] == ENTRY_OPENING)
+			f->idx[fd] = 0;
 }
 
 struct sc_file *sc_fd_adopt(struct sc_thread *t, int fd, const struct sc_file *from)

@@ -142,12 +142,18 @@ int sc_fdtab_init(struct sc_fdtab *f);
 void sc_fdtab_free(struct sc_fdtab *f);
 int sc_fdtab_copy(struct sc_fdtab *to, const struct sc_fdtab *from);
 
+/* Makes sure that the file has a pooled copy of its ticket, made from descriptor fd: it outlives the descriptors then. 0 or
+ * -errno. */
+long sc_file_hold_ticket(struct sc_thread *t, struct sc_file *f, int fd);
+
 /* Before another process gets copies of the descriptors: all open files become shared, and only their descriptors (and the
  * working directory) hold their tickets. fd_lock held. */
 void sc_files_share(struct sc_proc *p);
 
 /* In a forked child: numbers that were being opened by another thread. */
 void sc_fdtab_after_fork(struct sc_proc *p);
+/* The same in a vfork child's copy, without closing: their numbers are other processes' business. */
+void sc_fdtab_opening_gone(struct sc_fdtab *f);
 
 /* After an exec: descriptor fd (or -1) names the file that *from describes, which several may. At start only. */
 struct sc_file *sc_fd_adopt(struct sc_thread *t, int fd, const struct sc_file *from);

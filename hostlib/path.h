@@ -83,6 +83,7 @@ struct sc_pathop {
 	int dirfd;	     /* AT_FDCWD for calls that have none */
 	uint8_t path_arg;    /* index of the path among c->a */
 	uint32_t at_flags;   /* SC_AT_* */
+	const struct sc_dom **dom_out; /* NULL, or is told which domain answered */
 };
 
 /*
@@ -117,13 +118,24 @@ long sc_at_cross(struct sc_thread *t, const struct sc_call *c, struct sc_hlane *
 /* The handle of a route's root in the present session (made at first use). 0 or -errno. */
 long sc_route_root(struct sc_thread *t, struct sc_hlane *l, const struct sc_route *r, uint64_t *handle);
 
+/* The remote file that /proc/self/fd/N, /dev/fd/N, /proc/self/cwd and the like name, or NULL. path has 32 readable bytes at
+ * least. */
+struct sc_file *sc_path_magic(struct sc_thread *t, const char *path);
+
+/* The root's handle was refused (a new incarnation does not know it): it is made anew at the next use. */
+void sc_root_forget(struct sc_hlane *l, const struct sc_route *r);
+
+/* The second look at a call that ran natively (struct sc_thread's native.after), and chdir's. */
+long sc_path_after(struct sc_thread *t, long result);
+long sc_chdir_after(struct sc_thread *t, long result);
+
 /* Host path of an open remote file: the route's prefix and SC_OP_GETPATH. Length without NUL, or -errno. */
 long sc_file_path(struct sc_thread *t, struct sc_file *f, char *out, uint32_t size);
 
-/* Fills the program's struct stat / struct statx from what the domain said (static, for other calls_*.c too). */
-struct stat;
-struct statx;
-void sc_stat_to_stat(const struct sc_dom *d, const struct sc_stat *in, struct stat *out);
+/* Fills the program's struct stat / struct statx from what the domain said (for other calls_*.c too). */
+struct sc_kstat; /* kstat.h */
+struct statx;	 /* linux/stat.h */
+void sc_stat_to_stat(const struct sc_dom *d, const struct sc_stat *in, struct sc_kstat *out);
 void sc_stat_to_statx(const struct sc_dom *d, const struct sc_stat *in, struct statx *out);
 
 #endif

@@ -23,13 +23,21 @@ struct sc_proc {
 	uint32_t umask;		 /* as the kernel has it; atomic */
 	uint32_t posix_locks;	 /* non-zero once this process has set a POSIX lock on any remote file: from then on
 				    closing a remote descriptor sends SC_OP_UNLOCK_ALL. Set by the lock calls */
-	bool cwd_above;		 /* the (local) working directory is an ancestor of a route, or not yet known */
+	bool cwd_known;		 /* cwd_above is valid */
+	bool cwd_above;		 /* the (local) working directory is an ancestor of a route */
 	bool vforked;		 /* this is a vfork child's copy */
 	struct sc_proc *parent;	 /* of a vfork child */
 	struct sc_chan *vchan[SC_MAX_DOMAINS]; /* a vfork child's channels: its parent's, or its own */
+	struct sc_serve_thread *vserve;	       /* a vfork child's thread state, freed with it */
 };
 
 extern struct sc_proc sc_main_proc;
+
+/* A vfork child gives up its channel of domain i. */
+void sc_vchan_drop(struct sc_proc *p, uint32_t i);
+
+/* Starts what the C API needs in a program that is not intercepted. Any thread, any number of times. */
+bool sc_serve_init_api(void);
 
 /* Per thread, made at its first remote call. */
 struct sc_serve_thread {
@@ -37,10 +45,9 @@ struct sc_serve_thread {
 		struct sc_chan *chan;
 		struct sc_hlane *lane; /* owned, or NULL */
 	} dom[SC_MAX_DOMAINS];
-	struct sc_serve_thread *next; /* free list */
+	struct sc_serve_thread *next; /* free list, or NULL */
 	bool force_walk; /* path.c: the call is looked at again after it failed natively */
-	uint32_t crosses;
-	uint64_t rng;	 /* for secrets */
+	void *exec_mem; /* exec.c: what an exec under way points to */
 	char path[2][SC_PATH_BUF]; /* paths that t->native points to */
 	uint8_t scratch[16384];	   /* for one handler at a time: iovecs and the like */
 };

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * dispatch.c - the table behind call-list.h, and sc_dispatch().
+ */
+#include <asm/unistd.h>
+#include <errno.h>
+#include <string.h>
+
+#include "dispatch.h"
+#include "fdtable.h"
+#include "process.h"
+
+#define TABLE_SIZE 512
+
+struct entry {
+	sc_handler *handler;
+	enum sc_kind kind;
+};
+
+#define SC_CALL(number, k, h) [number] = {.handler = (h), .kind = (k)},
+static const struct entry table[TABLE_SIZE] = {
+#include "call-list.h"
+};
+#undef SC_CALL
+
+uint64_t sc_dispatch_bitmap[8];
+
+void sc_dispatch_init(void)
+{
+	for (int nr = 0; nr < TABLE_SIZE; nr++)
+		if (table[nr].handler)
+			sc_dispatch_bitmap[nr / 64] |= 1ull << (nr % 64);
+}
+
+sc_handler *sc_handler_of(long nr)
+{
+	return nr >= 0 && nr < TABLE_SIZE ? table[nr].handler : NULL;
+}
+
+long sc_native_changed(struct sc_thread *t, const struct sc_call *c,
+		       long (*after)(struct sc_thread *t, long result))
+{
+	t->native.nr = c->nr;
+	memcpy(t->native.a, c->a, sizeof(t->native.a));
+	t->native.after = after;
+	return SC_NATIVE_CHANGED;
+}
+
+long sc_dispatch(struct sc_thread *t, long nr, long a0, long a1, long a2, long a3, long a4, long a5)
+{
+	struct sc_call c = {.nr = nr, .a = {a0, a1, a2, a3, a4, a5}};
+	const struct entry *e;
+
+	if (nr < 0 || nr >= TABLE_SIZE)
+		return SC_NATIVE;
+	e = &table[nr];
+	switch (e->kind) {
+	case SC_K_NONE:
+		return SC_NATIVE;
+	case SC_K_FD:
+	case SC_K_FD1:
+		c.file = sc_fd_file(t, (int)(e->kind == SC_K_FD ? a0 : a1));
+		if (!c.file)
+			return SC_NATIVE;
+		break;
+	case SC_K_ANY:
+		break;
+	}
+	return e->handler(t, &c);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * exec.h - what one program image tells the next: routes, remote descriptors, working directory, through environment
+ * variables that the library adds at exec and takes away again before the new program's main() runs.
+ *
+ *   LD_PRELOAD         the library first, then what the program had there
+ *   VHOST_SC_LIB       path of the library
+ *   VHOST_SC_ROUTES    NAME:HOSTPATH[=EXPORT], one a line; newline, '%' (and, inside parts, ':' and '=') as %XX
+ *   VHOST_SC_FDS       fd:domain:ticket:handle:secret:flags:type:inode:route, in hexadecimal but the domain, one a line.
+ *                      inode is that of the ticket's socket: a descriptor that is something else by now is left alone
+ *   VHOST_SC_CWD       the same for the working directory, whose fd is a descriptor of the library
+ *   VHOST_SC_LOCKS     1: the process has POSIX locks on remote files
+ *   VHOST_SC_STATS     1: print counters at exit (stays visible)
+ */
+#ifndef HOSTLIB_EXEC_H
+#define HOSTLIB_EXEC_H
+
+#include <stdbool.h>
+
+/* Takes routes from the environment. False: there are none. */
+bool sc_env_routes(char **envp);
+/* Takes over descriptors and working directory. After the tables' initialisation. */
+void sc_env_files(char **envp);
+/* Removes our variables from the environment. */
+void sc_env_clean(char **envp);
+
+/* Frees what an exec under way pointed to: it failed, or the vfork child that made it has gone. */
+struct sc_serve_thread;
+void sc_exec_forget(struct sc_serve_thread *s);
+
+/* With VHOST_SC_STATS: prints what was served, to descriptor 2. */
+void sc_stats_at_exit(void);
+
+#endif

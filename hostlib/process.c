@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * process.c - start, threads, fork, vfork: the hooks that the interception layer calls (intercept.h). exec is in exec.c.
+ *
+ * Theory of operation: what belongs to the memory image (routes, domains, channels) is static; what belongs to a process
+ * is in struct sc_proc, of which there is one, and one more for each vfork child that is alive.
+ *
+ * Fork. The parent marks its open files as shared and gives up the pooled copies of their tickets, so that from then on
+ * only descriptors hold them. It forks with fd_lock and all domains' locks held, so that the child's copies of what they
+ * guard are whole. The child closes what descriptors of the library it inherited, and forgets channels and threads. It
+ * attaches when it makes its first remote call; files are granted to its session when it first uses them.
+ *
+ * vfork. The child gets a copy of the table. It uses its parent's channels, whose descriptors it inherits at the same
+ * numbers, through a lane of its own.
+ */
+#include <asm/unistd.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "chan-priv.h"
+#include "dispatch.h"
+#include "exec.h"
+#include "libfd.h"
+#include "process.h"
+
+#define RANDOM_BATCH 32
+
+struct sc_proc sc_main_proc;
+struct sc_serve_counts sc_counts;
+
+static struct sc_mutex serve_lock; /* guards free_serves */
+static struct sc_serve_thread *free_serves;
+
+static struct sc_mutex random_lock;
+static uint64_t random_pool[RANDOM_BATCH];
+static uint32_t random_left;
+
+/* ---- memory, randomness ---- */
+
+void *sc_map(uint64_t bytes)
+{
+	long p = sc_raw_syscall(__NR_mmap, 0, (long)bytes, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p < 0 && p > -4096 ? NULL : (void *)p;
+}
+
+void sc_unmap(void *p, uint64_t bytes)
+{
+	sc_sys2(__NR_munmap, p, bytes);
+}
+
+uint64_t sc_random(void)
+{
+	uint64_t v = 0;
+
+	sc_mutex_lock(&random_lock);
+	while (!v) {
+		if (random_left == 0 &&
+		    sc_sys3(__NR_getrandom, random_pool, sizeof(random_pool), 0) == sizeof(random_pool))
+			random_left = RANDOM_BATCH;
+		if (random_left == 0) {
+			v = __builtin_ia32_rdtsc() | 1; /* no randomness to be had; secrets are then weak */
+			break;
+		}
+		v = random_pool[--random_left];
+		random_pool[random_left] = 0;
+	}
+	sc_mutex_unlock(&random_lock);
+	return v;
+}
+
+/* ---- threads ---- */
+
+struct sc_serve_thread *sc_serve_of(struct sc_thread *t)
+{
+	struct sc_serve_thread *s = t->serve;
+
+	if (s)
+		return s;
+	sc_mutex_lock(&serve_lock);
+	s = free_serves;
+	if (s)
+		free_serves = s->next;
+	sc_mutex_unlock(&serve_lock);
+	if (!s)
+		s = sc_map(sizeof(*s));
+	if (!s)
+		return NULL;
+	memset(s, 0, offsetof(struct sc_serve_thread, path));
+	t->serve = s;
+	if (t->proc->vforked)
+		t->proc->vserve = s;
+	return s;
+}
+
+static void serve_free(struct sc_serve_thread *s)
+{
+	sc_mutex_lock(&serve_lock);
+	s->next = free_serves;
+	free_serves = s;
+	sc_mutex_unlock(&serve_lock);
+}
+
+void sc_serve_thread_start(struct sc_thread *t)
+{
+	t->serve = NULL;
+	if (!t->proc)
+		t->proc = &sc_main_proc;
+}
+
+void sc_serve_thread_exit(struct sc_thread *t)
+{
+	struct sc_serve_thread *s = t->serve;
+
+	if (!s || t->proc->vforked)
+		return; /* a vfork child's is cleared away by its parent */
+	for (uint32_t i = 0; i < sc_ndoms; i++)
+		sc_lane_drop(t, &sc_doms[i]);
+	t->serve = NULL;
+	serve_free(s);
+}
+
+void sc_serve_process_exit(struct sc_thread *t)
+{
+	if (!t->proc->vforked)
+		sc_stats_at_exit();
+}
+
+/* ---- start ---- */
+
+/* The value of "Umask:" in /proc/self/status; 022 if that cannot be read. */
+static uint32_t read_umask(void)
+{
+	char buf[512];
+	uint32_t v = 0;
+	long fd = sc_sys3(__NR_open, "/proc/self/status", O_RDONLY | O_CLOEXEC, 0), n;
+
+	if (fd < 0)
+		return 022;
+	n = sc_sys3(__NR_read, fd, buf, sizeof(buf) - 1);
+	sc_sys1(__NR_close, fd);
+	for (long i = 0; i + 7 < n; i++) {
+		if (memcmp(buf + i, "Umask:\t", 7))
+			continue;
+		for (i += 7; i < n && buf[i] >= '0' && buf[i] <= '7'; i++)
+			v = v * 8 + (uint32_t)(buf[i] - '0');
+		return v;
+	}
+	return 022;
+}
+
+static bool init_common(void)
+{
+	if (sc_main_proc.fds.idx)
+		return true;
+	if (sc_fdtab_init(&sc_main_proc.fds))
+		return false;
+	sc_main_proc.umask = read_umask();
+	return true;
+}
+
+bool sc_serve_init_api(void)
+{
+	static struct sc_mutex once;
+	bool ok;
+
+	sc_mutex_lock(&once);
+	ok = init_common();
+	sc_mutex_unlock(&once);
+	return ok;
+}
+
+bool sc_serve_init(char **envp)
+{
+	if (!sc_env_routes(envp) || !init_common())
+		return false;
+	sc_dispatch_init();
+	sc_env_files(envp);
+	sc_env_clean(envp);
+	return true;
+}
+
+/* ---- fork ---- */
+
+static void lock_all(struct sc_proc *p)
+{
+	sc_mutex_lock(&p->fd_lock);
+	for (uint32_t i = 0; i < sc_ndoms; i++)
+		sc_mutex_lock(&sc_doms[i].lock);
+	sc_mutex_lock(&serve_lock);
+	sc_mutex_lock(&random_lock);
+}
+
+static void unlock_all(struct sc_proc *p)
+{
+	sc_mutex_unlock(&random_lock);
+	sc_mutex_unlock(&serve_lock);
+	for (uint32_t i = 0; i < sc_ndoms; i++)
+		sc_mutex_unlock(&sc_doms[i].lock);
+	sc_mutex_unlock(&p->fd_lock);
+}
+
+long sc_serve_before_fork(struct sc_thread *t)
+{
+	lock_all(t->proc);
+	sc_files_share(t->proc);
+	return 0;
+}
+
+void sc_serve_after_fork_parent(struct sc_thread *t, long pid_or_error)
+{
+	unlock_all(t->proc);
+}
+
+void sc_serve_after_fork_child(struct sc_thread *t)
+{
+	struct sc_proc *p = t->proc;
+
+	p->vforked = false; /* a fork by a vfork child: the child of that is an ordinary process */
+	p->parent = NULL;
+	p->vserve = NULL;
+	p->posix_locks = 0; /* not inherited */
+	memset(p->vchan, 0, sizeof(p->vchan));
+	t->serve = NULL; /* its lanes are the parent's; the memory is not worth a search */
+	sc_mutex_reset(&p->fd_lock);
+	sc_mutex_reset(&serve_lock);
+	sc_mutex_reset(&random_lock);
+	memset(random_pool, 0, sizeof(random_pool));
+	random_left = 0;
+	sc_fdtab_after_fork(p);
+	sc_libfd_close_all(p->cwd ? p->cwd->ticket_fd : -1);
+	for (uint32_t i = 0; i < sc_ndoms; i++)
+		sc_dom_after_fork_child(&sc_doms[i]);
+	memset(&sc_counts, 0, sizeof(sc_counts));
+}
+
+/* ---- vfork ---- */
+
+struct sc_proc *sc_serve_vfork_enter(struct sc_thread *parent)
+{
+	struct sc_proc *p = parent->proc, *child = sc_map(sizeof(*child));
+
+	if (!child)
+		return NULL;
+	sc_mutex_lock(&p->fd_lock);
+	sc_files_share(p);
+	*child = *p;
+	if (sc_fdtab_copy(&child->fds, &p->fds)) {
+		sc_mutex_unlock(&p->fd_lock);
+		sc_fdtab_free(&child->fds);
+		sc_unmap(child, sizeof(*child));
+		return NULL;
+	}
+	if (p->cwd)
+		child->cwd = child->fds.files + (p->cwd - p->fds.files);
+	sc_mutex_unlock(&p->fd_lock);
+	sc_mutex_reset(&child->fd_lock);
+	sc_fdtab_opening_gone(&child->fds);
+	child->posix_locks = 0;
+	child->vserve = NULL;
+	child->vforked = true;
+	child->parent = p;
+	for (uint32_t i = 0; i < sc_ndoms; i++) {
+		sc_mutex_lock(&sc_doms[i].lock);
+		child->vchan[i] = sc_chan_of(parent, &sc_doms[i]);
+		if (child->vchan[i])
+			child->vchan[i]->users++;
+		sc_mutex_unlock(&sc_doms[i].lock);
+	}
+	return child;
+}
+
+void sc_vchan_drop(struct sc_proc *p, uint32_t i)
+{
+	struct sc_chan *c = p->vchan[i];
+
+	p->vchan[i] = NULL;
+	if (c)
+		sc_chan_release(c);
+}
+
+/* The child took these tickets out of the pool: our copies must not keep the files open. */
+static void close_childs_tickets(struct sc_proc *child)
+{
+	for (uint32_t i = 1; i < child->fds.file_high; i++) {
+		struct sc_file *f = &child->fds.files[i];
+		struct sc_chan *c = f->dom ? child->vchan[f->dom->index] : NULL;
+
+		if (!f->dom || f->ticket_fd < 0 || (child->parent->cwd && f == child->cwd &&
+						    f->ticket == child->parent->cwd->ticket))
+			continue;
+		if (c && c->vfork_private)
+			sc_libfd_forget(f->ticket_fd);
+		else
+			sc_libfd_close(f->ticket_fd);
+	}
+}
+
+void sc_serve_vfork_leave(struct sc_thread *parent, struct sc_proc *child)
+{
+	struct sc_serve_thread *s = child->vserve;
+
+	close_childs_tickets(child);
+	for (uint32_t i = 0; s && i < sc_ndoms; i++)
+		if (s->dom[i].lane)
+			sc_hlane_release(s->dom[i].lane);
+	if (s) {
+		sc_exec_forget(s);
+		serve_free(s);
+	}
+	for (uint32_t i = 0; i < sc_ndoms; i++)
+		sc_vchan_drop(child, i);
+	if (parent->proc->cwd)
+		sc_libfd_adopt(parent->proc->cwd->ticket_fd); /* the child may have struck it off */
+	sc_fdtab_free(&child->fds);
+	sc_unmap(child, sizeof(*child));
+}
+
+/* ---- a number of ours that the program wants ---- */
+
+static void swap_fd(int *fd, int from, int to)
+{
+	if (*fd == from)
+		__atomic_store_n(fd, to, __ATOMIC_RELEASE);
+}
+
+long sc_libfd_evict(int fd)
+{
+	struct sc_proc *p = &sc_main_proc;
+	long copy = sc_sys3(__NR_fcntl, fd, F_DUPFD_CLOEXEC, fd + 1);
+	int to;
+
+	if (copy < 0)
+		return copy;
+	to = sc_libfd_move((int)copy);
+	if (to < 0)
+		return to;
+	sc_mutex_lock(&p->fd_lock);
+	for (uint32_t i = 1; i < p->fds.file_high; i++)
+		swap_fd(&p->fds.files[i].ticket_fd, fd, to);
+	sc_mutex_unlock(&p->fd_lock);
+	for (uint32_t i = 0; i < sc_ndoms; i++) {
+		struct sc_chan *c;
+
+		sc_mutex_lock(&sc_doms[i].lock);
+		c = sc_doms[i].chan;
+		if (c) {
+			swap_fd(&c->sock, fd, to);
+			swap_fd(&c->call, fd, to);
+			swap_fd(&c->kick, fd, to);
+			for (uint32_t k = 0; k < c->nspare; k++)
+				swap_fd(&c->spare[k].fd, fd, to);
+		}
+		sc_mutex_unlock(&sc_doms[i].lock);
+	}
+	sc_libfd_close(fd);
+	return 0;
+}

@@ -69,6 +69,11 @@ class Case(unittest.TestCase):
         self.addCleanup(channel.close)
         return channel
 
+    def qemu_mappings(self):
+        """Where QEMU has mapped channels in its own address space."""
+        with open(f"/proc/{self.qemu.process.pid}/maps", encoding="ascii") as maps:
+            return [line.split()[0] for line in maps if "/memfd:channel" in line]
+
     def window_read(self, offset, length=8):
         return self.qemu.read(self.dev.WINDOW_BAR + offset, length)
 
@@ -110,6 +115,7 @@ class Layout(Case):
         self.assertFalse(self.dev.features() & vu.F_RING_RESET)
         self.start()
         self.assertTrue(self.backend.acked & vu.F_VERSION_1)
+        self.backend.wait(lambda b: b.status == 0xf)  # ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK
         self.assertEqual(self.backend.vrings[0].num, 64)
         self.assertEqual(self.backend.vrings[QUEUES - 1].num, 2)
         # The doorbells' rings are in RAM, so the back end was told about it.
@@ -336,7 +342,7 @@ class Reconnect(Case):
         self.addCleanup(os.close, kick)
         kept, replaced = self.channel(fill=0x55), self.channel(fill=0x66)
         self.assertEqual(self.backend.map(kept.fd, SLOT, SLOT), 0)
-        self.assertEqual(self.backend.map(replaced.fd, 2 * SLOT, 2 * SLOT // 2), 0)
+        self.assertEqual(self.backend.map(replaced.fd, 2 * SLOT, SLOT), 0)
 
         n = self.backend.connections
         self.backend.hang_up()
@@ -355,8 +361,10 @@ class Reconnect(Case):
         self.assertEqual(self.backend.vrings[0].num, 64)
 
         # The new back end maps the same again, or something else over it.
+        before = self.qemu_mappings()
         self.assertEqual(self.backend.map(kept.fd, SLOT, SLOT), 0)
         self.assertEqual(self.window_read(SLOT), b"\x55" * 8)
+        self.assertEqual(self.qemu_mappings(), before)  # it is the old one still, not a new one in its place
         self.assertNotEqual(self.backend.map(kept.fd, SLOT, SLOT), 0)
         other = self.channel(4096, fill=0x77)
         self.assertEqual(self.backend.map(other.fd, 2 * SLOT + 4096, 4096), 0)
@@ -419,6 +427,11 @@ class Default(Case):
         self.dev.set_status(0)
         self.backend.wait_stopped()
         self.assertLess(time.monotonic() - begin, 2)
+
+    def test_file_descriptors(self):
+        """As many as README.md says: people have to set limits by it."""
+        self.start(129)
+        self.assertLessEqual(len(os.listdir(f"/proc/{self.qemu.process.pid}/fd")), 4 * 129 + 40)
 
 
 class Refusal(unittest.TestCase):

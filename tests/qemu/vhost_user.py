@@ -16,6 +16,8 @@ import threading
 (SET_VRING_NUM, SET_VRING_ADDR, SET_VRING_BASE, GET_VRING_BASE, SET_VRING_KICK, SET_VRING_CALL, SET_VRING_ERR,
  GET_PROTOCOL_FEATURES, SET_PROTOCOL_FEATURES, GET_QUEUE_NUM, SET_VRING_ENABLE) = range(8, 19)
 SET_BACKEND_REQ_FD = 21
+SET_STATUS = 39
+GET_STATUS = 40
 GET_SHMEM_CONFIG = 44
 
 SHMEM_MAP = 9
@@ -34,6 +36,7 @@ PF_MQ = 1 << 0
 PF_REPLY_ACK = 1 << 3
 PF_BACKEND_REQ = 1 << 5
 PF_BACKEND_SEND_FD = 1 << 10
+PF_STATUS = 1 << 16
 PF_DEVICE_STATE = 1 << 19
 PF_SHMEM = 1 << 22
 
@@ -65,7 +68,7 @@ class Backend:
         self.window = window
         self.queues = queues
         self.features = F_VERSION_1 | F_INDIRECT_DESC | F_RING_RESET | F_PROTOCOL_FEATURES
-        self.protocol = (PF_MQ | PF_REPLY_ACK | PF_BACKEND_REQ | PF_BACKEND_SEND_FD | PF_SHMEM
+        self.protocol = (PF_MQ | PF_REPLY_ACK | PF_BACKEND_REQ | PF_BACKEND_SEND_FD | PF_STATUS | PF_SHMEM
                          | PF_DEVICE_STATE)  # the last one QEMU does not know and must not accept
         self.cond = threading.Condition()
         self.connections = 0
@@ -85,6 +88,7 @@ class Backend:
     def _clear(self):
         self.acked = self.acked_protocol = None
         self.regions = []
+        self.status = 0
         self.vrings = {}
         self.channel = None
         self.log = []
@@ -222,6 +226,10 @@ class Backend:
             return struct.pack("=Q", self.queues)
         elif number == GET_SHMEM_CONFIG:
             return struct.pack("=II256Q", 1, 0, self.window, *([0] * 255))
+        elif number == SET_STATUS:
+            self.status = u64
+        elif number == GET_STATUS:
+            return struct.pack("=Q", self.status)
         elif number == SET_BACKEND_REQ_FD:
             self.channel = socket.socket(fileno=fds.pop())
         elif number == SET_MEM_TABLE:

@@ -11,7 +11,7 @@
  * process that holds it is gone, however it went. Both are done by a ticket: one end of a socket pair whose other end
  * the broker keeps. The process puts the ticket at the descriptor's number; dup, fork, exec, SCM_RIGHTS and kill -9 then
  * are the kernel's affair, and when the last copy is closed the broker sees a hang-up and has the agent release the
- * open file. The app end of a ticket cannot be written to (EPIPE) or read from (end of file) by anyone who mistakes it
+ * open file. The app end of a ticket cannot be written to (EPIPE) or read from (EAGAIN) by anyone who mistakes it
  * for a descriptor of his own. A ticket's number is (session << 32 | n) with n = 1..SC_MAX_TICKETS. It may be used again
  * by its session after an explicit SC_OP_CLOSE of the file that it held.
  */

@@ -182,10 +182,16 @@ def _start_loopback(args):
     if others:
         raise Refusal(f'domain {args.name} is running already ({others[0].how})')
     runner = vm.Loopback(domain, os.path.abspath(args.root))
-    runner.start()
     seconds = vm.READY_SECONDS['loopback'] if args.wait is None else args.wait
-    if seconds and not broker.wait_ready(args.name, seconds, runner.gone):
-        raise Refusal(f'domain {args.name}: the agent did not report within {seconds} s: see {vm.agent_log(args.name)}')
+    try:
+        runner.start()
+        if seconds and not broker.wait_ready(args.name, seconds, runner.gone):
+            raise Refusal(f'domain {args.name}: the agent did not report within {seconds} s: see '
+                          f'{vm.agent_log(args.name)}')
+    except Refusal:
+        runner.stop()
+        broker.stop(args.name)
+        raise
     say(f'domain {args.name} serves {args.root}; loopback: no isolation')
 
 

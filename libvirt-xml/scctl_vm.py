@@ -336,8 +336,8 @@ class Loopback:
             process = subprocess.Popen([program, '--loopback', broker.socket_path(name, 'agent'), '--root', self.root],
                                        stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
                                        cwd='/')
-        write_file(self._pid_file(), f'{process.pid}\n')
-        self._process = process
+        write_file(self._pid_file(), f'{process.pid} {_start_ticks(process.pid)}\n')
+        process.returncode = 0  # it lives on without us, and is no business of Popen's destructor
 
     def stop(self, seconds=STOP_SECONDS):
         number = self._pid()
@@ -368,9 +368,15 @@ class Loopback:
         return os.path.join(domain_run_dir(self.domain.name), 'agent.pid')
 
     def _pid(self):
-        text = read_text(self._pid_file(), '')
-        alive = text.isdigit() and pid_alive(int(text)) and (read_text(f'/proc/{text}/comm') or '').startswith('sc-agent')
-        return int(text) if alive else 0
+        """The agent's process id, 0 if it does not run. Its start time tells it from a later process of that number."""
+        number, _, ticks = read_text(self._pid_file(), '').partition(' ')
+        alive = number.isdigit() and pid_alive(int(number)) and _start_ticks(int(number)) == ticks
+        return int(number) if alive else 0
+
+
+def _start_ticks(number):
+    """When a process was started, as the kernel counts."""
+    return read_text(f'/proc/{number}/stat', ') ' + ' '.join('0' * 20)).rsplit(')', 1)[1].split()[19]
 
 
 def agent_log(name):
@@ -409,7 +415,7 @@ def start_vm(vm, choice, seconds):
         return
     silent = kvm_accel.silent_guest(choice, limit)
     if choice.accel != 'kvm' or choice.wish != 'auto':
-        raise Refusal(f'domain {domain.name}: {silent}')
+        raise Refusal(f'domain {domain.name}: {silent} (the VM is left running: scctl console, scctl stop)')
     say(f'domain {domain.name}: {silent}; falling back to TCG, since the accelerator was left to us (--accel auto)')
     vm.kill()
     start_vm(vm, choice._replace(accel='tcg', text=f'TCG, since KVM did not serve; {kvm_accel.SLOW}'), seconds)

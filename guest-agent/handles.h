@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * handles.h - the table of open files: what a 64-bit handle names, and who may use it.
+ *
+ * A handle is index (low 32 bits) and generation (high 32 bits). The generation's top 8 bits are those of the
+ * incarnation, so that a handle of an earlier boot is known for what it is (-EIO), the others count the index's reuse.
+ * Entries live in one array that is reserved at start and never moves, so a look-up needs no lock: the entry's `ref` word
+ * holds generation, a live bit and a count of users; handle_get() adds a user only if generation and live bit agree.
+ * When a handle is closed its live bit goes; when the last user is gone the descriptor is closed and the index is free.
+ *
+ * Rights: the session that opened it, and sessions that named its secret (handle_grant()).
+ *
+ * Position: operations at the handle's own position execute one at a time, in the order of their coming
+ * (handle_pos_take(), handle_pos_drop()). The position itself is the kernel's, of the descriptor.
+ */
+#ifndef SC_AGENT_HANDLES_H
+#define SC_AGENT_HANDLES_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "workers.h"
+
+struct call;
+struct handles;
+struct session;
+
+/* An export's root: what no path of its handles leaves. Counted by the handles that were opened below it. */
+struct root {
+	_Atomic uint32_t refs;
+	int fd; /* O_PATH */
+	uint64_t dev;
+	uint64_t ino;
+};
+
+struct handle {
+	_Atomic uint64_t ref; /* generation << 32 | live << 31 | users */
+	int fd;
+	uint32_t owner;	   /* id of the session that opened it */
+	uint32_t type;	   /* S_IFMT >> 12 */
+	uint32_t flags;	   /* O_* at open; access mode and O_PATH do not change */
+	_Atomic uint32_t status; /* O_NONBLOCK and O_DIRECT as set last. O_NONBLOCK is kept here alone: on the
+				    descriptor it would make the ring give up instead of waiting for the disk */
+	_Atomic uint32_t ngrants;  /* sessions in `grants` */
+	struct root *root;
+	struct session *session; /* the owner; holds a reference */
+	uint64_t secret;
+	uint64_t ticket; /* or 0 */
+	uint64_t dev;	 /* identity of the file, for locks */
+	uint64_t ino;
+	_Atomic uint32_t lock_owner; /* 1 once a lock was asked for through this handle */
+	uint32_t next_free;
+	struct job reap; /* closes the descriptor where that may block */
+	pthread_mutex_t lock; /* guards what follows */
+	uint32_t *grants;     /* ids of other sessions */
+	uint32_t grants_size;
+	bool pos_taken;
+	struct call *pos_first, *pos_last; /* waiting for the position */
+	struct handle *own_next, *own_prev; /* the owner's list; guarded by the session's lock */
+};
+
+#define HANDLE_LIVE  0x80000000ull
+#define HANDLE_USERS 0x7fffffffull
+
+/* Makes a table of `max` handles. NULL: no memory. */
+struct handles *handles_new(uint32_t max, uint32_t incarnation);
+void handles_free(struct handles *t);
+
+/*
+ * Adds an open descriptor; the table owns it from now on (it is closed on failure, too). `root` gains a reference if it
+ * is not NULL; the session gains a handle. Returns an entry that nobody can look up yet, or NULL with *err = -EMFILE
+ * (the session's limit) or -ENFILE. The caller fills type, flags, secret, ticket, dev and ino, and publishes it: then it
+ * has two users, the openness itself and the caller.
+ */
+struct handle *handle_new(struct handles *t, int fd, struct session *s, struct root *root, int *err);
+
+void handle_publish(struct handles *t, struct handle *h);
+
+/* The 64-bit name. */
+uint64_t handle_id(const struct handles *t, const struct handle *h);
+
+/* Looks up and adds a user, if session `id` may use it. NULL with *err = -EBADF, or -EIO for a handle of an earlier
+ * incarnation. No lock, no system call. */
+struct handle *handle_get(struct handles *t, uint64_t name, uint32_t id, int *err);
+
+/* The same for anyone who knows the secret, who may use it from then on. -EACCES: wrong secret. */
+struct handle *handle_grant(struct handles *t, uint64_t name, uint64_t secret, uint32_t id, int *err);
+
+/* Takes away the openness, once: nobody can look it up any more. False if somebody else did already. The caller must
+ * hold a user of its own. */
+bool handle_kill(struct handle *h);
+
+/* Drops a user. True if it was the last one: then the caller must call handle_reap(), which closes the descriptor (may
+ * block), from a thread that may. */
+bool handle_put(struct handle *h);
+void handle_reap(struct handles *t, struct handle *h);
+
+/* Adds a user to a handle that the caller found in a list, if it is alive still. */
+bool handle_hold_live(struct handle *h);
+
+/* Takes the position for c. False: c is queued, and comes back by poller_return() with CALL_RESTART. */
+bool handle_pos_take(struct handle *h, struct call *c);
+/* Gives it up, and to the next in the queue, which is returned (NULL: nobody): the caller must poller_return() it. */
+struct call *handle_pos_drop(struct handle *h);
+
+/* Handles in use now. */
+uint32_t handles_count(struct handles *t);
+
+/* A root around fd (owned by it from now on), with one reference. NULL: no memory, or fstat failed. */
+struct root *root_new(int fd);
+void root_put(struct root *r);
+
+#endif

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * poller.h - threads that serve lanes.
+ *
+ * A poller owns channels; nobody else touches their lanes. One round: fetch what the lanes' tails announce, submit what
+ * became ring requests (one system call for all), collect completions of the ring and of workers, publish. A round that
+ * does nothing is followed by another one, until the poller has spun long enough; then it sleeps (channel.h tells how
+ * both sides agree on that) on one epoll set: its own eventfd, the ring, and in loopback each channel's bell.
+ *
+ * How long to spin is learned: a sleep that turned out shorter than the longest spin allowed doubles the spin, one much
+ * longer halves it, and work found while spinning keeps it. Where there is no CPU for others while a poller spins, the
+ * spin is very short.
+ */
+#ifndef SC_AGENT_POLLER_H
+#define SC_AGENT_POLLER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent.h"
+#include "transport.h"
+
+struct io_uring_sqe;
+struct work_queue;
+
+/* Counters of one poller; written by it alone, read by main (relaxed). */
+struct poller_stats {
+	_Atomic uint64_t ops[SC_OP_MAX];
+	_Atomic uint64_t errors[SC_OP_MAX];
+	_Atomic uint64_t bytes_read;
+	_Atomic uint64_t bytes_written;
+	_Atomic uint64_t spun;
+	_Atomic uint64_t slept;
+	_Atomic uint64_t kicks;
+};
+
+/* Starts poller `index`. NULL after a log message. */
+struct poller *poller_start(struct agent *agent, uint32_t index);
+/* Ends the thread, which must have no channels any more or be quiesced, and frees it. */
+void poller_stop(struct poller *p);
+
+/*
+ * Makes a channel for a session on this poller: it takes the mapping and the session's reference. Lanes are served from
+ * now on. NULL: no memory (mapping and session remain the caller's). Main thread.
+ */
+struct channel *poller_attach(struct poller *p, struct session *s, const struct mapping *m,
+			      const struct sc_layout *layout);
+/*
+ * Ends a channel: no fetching; waiting locks are cancelled; when the last call is finished and the session's files
+ * without tickets are closed, channel_ended() tells. Main thread, once per channel.
+ */
+void poller_detach(struct channel *ch);
+/* True once nothing of the channel is in use: the caller unmaps channel_mapping() and calls channel_free(). */
+bool channel_ended(const struct channel *ch);
+struct mapping *channel_mapping(struct channel *ch);
+void channel_free(struct channel *ch);
+
+struct session *channel_session(const struct channel *ch);
+struct work_queue *channel_work_queue(struct channel *ch);
+const struct sc_layout *channel_layout(const struct channel *ch);
+/* Address of arena offset `off`; the caller has checked the range. */
+void *channel_at(const struct channel *ch, uint32_t off);
+
+/* Gives a call back to its poller. Any thread; the call is the poller's from then on. */
+void poller_return(struct call *c, enum call_state state);
+
+/*
+ * For operations, in their poller's thread: a request for the ring, filled by the caller; its completion becomes c->res
+ * and is passed to storage_ring_done(). NULL: no ring, or too much in it: have a worker do it.
+ */
+struct io_uring_sqe *poller_sqe(struct poller *p, struct call *c);
+/* The ring's number for the session's credentials, 0: the agent's own. */
+uint16_t poller_personality(struct poller *p, const struct cred *cred);
+struct actor *poller_actor(struct poller *p);
+/* Requests seen in the present round so far: a lone one is worth a direct system call, several share one. */
+uint32_t poller_round(const struct poller *p);
+
+/* True if nothing is in execution but calls that wait for locks. For QUIESCE. */
+bool poller_is_quiet(const struct poller *p);
+void poller_wake(struct poller *p);
+int poller_event(const struct poller *p); /* its eventfd, for doorbells */
+/* Counts bytes that a call moved. In the poller. */
+void poller_moved(struct poller *p, uint64_t read, uint64_t written);
+uint32_t poller_channels(const struct poller *p); /* main's count, for spreading */
+const struct poller_stats *poller_stats(const struct poller *p);
+uint64_t poller_cpu_ns(const struct poller *p);
+
+#endif

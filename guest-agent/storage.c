@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* storage.c - see storage.h. */
+#include "storage.h"
+
+#include "locks.h"
+#include "log.h"
+#include "storage_ops.h"
+#include "workers.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* What an operation needs. */
+#define OP_HANDLE  (1u << 0) /* `handle` is a handle */
+#define OP_HANDLE2 (1u << 1) /* so is arg1 */
+#define OP_POS	   (1u << 2) /* always uses the handle's position */
+#define OP_CURPOS  (1u << 3) /* may be told to use it: SC_SLOT_F_CURPOS */
+#define OP_CURPOS2 (1u << 4) /* likewise for arg1's handle */
+#define OP_CACHED  (1u << 5) /* the poller tries `work` first, with `cached` */
+
+struct op {
+	uint32_t needs;
+	op_start start; /* in the poller, or NULL: to a worker (after trying, with OP_CACHED) */
+	op_work work;	/* in a worker, or NULL: start ends every call */
+};
+
+static enum step start_flock(struct poller *p, struct call *c)
+{
+	return locks_flock(poller_actor(p)->agent->locks, c);
+}
+
+static enum step start_lock(struct poller *p, struct call *c)
+{
+	return locks_record(poller_actor(p)->agent->locks, c);
+}
+
+static enum step start_unlock_all(struct poller *p, struct call *c)
+{
+	locks_unlock_all(poller_actor(p)->agent->locks, c->h, channel_session(c->ch)->process);
+	return done(c, 0);
+}
+
+static enum step start_cancel(struct poller *p, struct call *c)
+{
+	uint32_t lane = (uint32_t)c->s.arg0, tag = (uint32_t)c->s.arg1;
+
+	return done(c, locks_cancel(poller_actor(p)->agent->locks, c->ch, lane, tag));
+}
+
+static const struct op ops[SC_OP_STORAGE_END] = {
+	[SC_OP_ROOT] = {0, NULL, work_root},
+	[SC_OP_OPEN] = {OP_HANDLE | OP_CACHED, NULL, work_open},
+	[SC_OP_CLOSE] = {OP_HANDLE, start_close, NULL},
+	[SC_OP_GRANT] = {0, start_grant, NULL},
+	[SC_OP_READ] = {OP_HANDLE | OP_CURPOS, start_read, work_read},
+	[SC_OP_WRITE] = {OP_HANDLE | OP_CURPOS, start_write, work_write},
+	[SC_OP_SEEK] = {OP_HANDLE | OP_POS, start_seek, work_seek},
+	[SC_OP_READDIR] = {OP_HANDLE | OP_POS, NULL, work_readdir},
+	[SC_OP_STAT] = {OP_HANDLE | OP_CACHED, NULL, work_stat},
+	[SC_OP_ACCESS] = {OP_HANDLE | OP_CACHED, NULL, work_access},
+	[SC_OP_READLINK] = {OP_HANDLE | OP_CACHED, NULL, work_readlink},
+	[SC_OP_MKDIR] = {OP_HANDLE, NULL, work_mkdir},
+	[SC_OP_MKNOD] = {OP_HANDLE, NULL, work_mknod},
+	[SC_OP_UNLINK] = {OP_HANDLE, NULL, work_unlink},
+	[SC_OP_SYMLINK] = {OP_HANDLE, NULL, work_symlink},
+	[SC_OP_RENAME] = {OP_HANDLE | OP_HANDLE2, NULL, work_rename},
+	[SC_OP_LINK] = {OP_HANDLE | OP_HANDLE2, NULL, work_link},
+	[SC_OP_TRUNCATE] = {OP_HANDLE, NULL, work_truncate},
+	[SC_OP_CHMOD] = {OP_HANDLE, NULL, work_chmod},
+	[SC_OP_CHOWN] = {OP_HANDLE, NULL, work_chown},
+	[SC_OP_UTIMENS] = {OP_HANDLE, NULL, work_utimens},
+	[SC_OP_GETXATTR] = {OP_HANDLE, NULL, work_getxattr},
+	[SC_OP_SETXATTR] = {OP_HANDLE, NULL, work_setxattr},
+	[SC_OP_LISTXATTR] = {OP_HANDLE, NULL, work_listxattr},
+	[SC_OP_REMOVEXATTR] = {OP_HANDLE, NULL, work_removexattr},
+	[SC_OP_STATFS] = {OP_HANDLE, NULL, work_statfs},
+	[SC_OP_FALLOCATE] = {OP_HANDLE, start_fallocate, work_fallocate},
+	[SC_OP_SYNC] = {OP_HANDLE, start_sync, work_sync},
+	[SC_OP_FADVISE] = {OP_HANDLE, start_fadvise, work_fadvise},
+	[SC_OP_SETFL] = {OP_HANDLE, NULL, work_setfl},
+	[SC_OP_GETFL] = {OP_HANDLE, start_getfl, NULL},
+	[SC_OP_FLOCK] = {OP_HANDLE, start_flock, NULL},
+	[SC_OP_LOCK] = {OP_HANDLE, start_lock, NULL},
+	[SC_OP_UNLOCK_ALL] = {OP_HANDLE, start_unlock_all, NULL},
+	[SC_OP_CANCEL] = {0, start_cancel, NULL},
+	[SC_OP_COPY] = {OP_HANDLE | OP_HANDLE2 | OP_CURPOS | OP_CURPOS2, NULL, work_copy},
+	[SC_OP_GETPATH] = {OP_HANDLE, NULL, work_getpath},
+	[SC_OP_IOCTL] = {OP_HANDLE, NULL, work_ioctl},
+	[SC_OP_SYNCALL] = {0, NULL, work_syncall},
+};
+
+int act_as_caller(struct actor *a, const struct call *c)
+{
+	return creds_wear(&a->wardrobe, channel_session(c->ch)->cred);
+}
+
+bool in_arena(const struct call *c, uint64_t off, uint64_t len)
+{
+	return off <= UINT32_MAX && len <= UINT32_MAX &&
+	       sc_layout_in_arena(channel_layout(c->ch), (uint32_t)off, (uint32_t)len);
+}
+
+int fetch_text(const struct call *c, uint32_t buf, uint32_t len, char *to)
+{
+	if (len >= SC_PATH_BUF)
+		return -ENAMETOOLONG;
+	if (len)
+		memcpy(to, channel_at(c->ch, buf), len);
+	to[len] = '\0';
+	return memchr(to, '\0', len) ? -EINVAL : (int)len;
+}
+
+int64_t tell_cross(struct call *c, int which, const struct walk_cross *x)
+{
+	uint32_t buf = which == 1 ? c->s.buf : c->s.buf2;
+	struct sc_cross head = {.kind = x->kind, .len = x->len};
+
+	if (!x->kind || !in_arena(c, buf, SC_PATH_BUF))
+		return -EXDEV;
+	memcpy(channel_at(c->ch, buf), &head, sizeof(head));
+	memcpy(channel_at(c->ch, buf + (uint32_t)sizeof(head)), x->rest, x->len);
+	c->cqe_flags |= which == 1 ? SC_CQE_F_CROSS : SC_CQE_F_CROSS2;
+	return -EXDEV;
+}
+
+/* ---- handles and positions of a call ---- */
+
+/* True if arg1 names a second handle. */
+static bool takes_second(const struct op *op, const struct sc_slot *s)
+{
+	return (op->needs & OP_HANDLE2) || (s->op == SC_OP_IOCTL && ioctl_takes_source(s->arg0));
+}
+
+/* Looks the call's handles up, once. 0 or -errno. */
+static int take_handles(struct agent *agent, const struct op *op, struct call *c)
+{
+	uint32_t id = channel_session(c->ch)->id;
+	int err = 0;
+
+	if ((op->needs & OP_HANDLE) && !c->h)
+		c->h = handle_get(agent->handles, c->s.handle, id, &err);
+	if ((op->needs & OP_HANDLE) && !c->h)
+		return err;
+	if (takes_second(op, &c->s) && !c->h2)
+		c->h2 = handle_get(agent->handles, c->s.arg1, id, &err);
+	if (takes_second(op, &c->s) && !c->h2)
+		return err;
+	return 0;
+}
+
+/*
+ * Takes the positions that the call uses. False: it waits for one, and comes back. Two positions are taken in the order
+ * of the handles' addresses, so that two copies in opposite directions do not wait for each other.
+ */
+static bool take_positions(const struct op *op, struct call *c)
+{
+	bool first = (op->needs & OP_POS) || (c->s.flags & SC_SLOT_F_CURPOS);
+	bool second = c->s.flags & SC_SLOT_F_CURPOS2;
+	bool second_is_lower = second && c->h2 < c->h;
+
+	if (first && second && c->h == c->h2)
+		second = false;
+	if (second && second_is_lower && !c->has_pos2) {
+		c->has_pos2 = true; /* also while it is queued: when it comes back, it has it */
+		if (!handle_pos_take(c->h2, c))
+			return false;
+	}
+	if (first && !c->has_pos) {
+		c->has_pos = true;
+		if (!handle_pos_take(c->h, c))
+			return false;
+	}
+	if (second && !c->has_pos2) {
+		c->has_pos2 = true;
+		if (!handle_pos_take(c->h2, c))
+			return false;
+	}
+	return true;
+}
+
+/* Ranges and flags that are checked alike for all operations. */
+static int check_slot(const struct op *op, const struct call *c)
+{
+	const struct sc_layout *l = channel_layout(c->ch);
+	uint16_t allowed = 0;
+
+	if (op->needs & OP_CURPOS)
+		allowed |= SC_SLOT_F_CURPOS;
+	if (op->needs & OP_CURPOS2)
+		allowed |= SC_SLOT_F_CURPOS2;
+	if (c->s.flags & ~allowed)
+		return -EINVAL;
+	if (!sc_layout_in_arena(l, c->s.buf, c->s.len) || !sc_layout_in_arena(l, c->s.buf2, c->s.len2))
+		return -EFAULT;
+	return 0;
+}
+
+enum step storage_start(struct poller *p, struct call *c)
+{
+	struct actor *a = poller_actor(p);
+	const struct op *op = c->s.op < SC_OP_STORAGE_END ? &ops[c->s.op] : NULL;
+	int err;
+
+	if (!op || (!op->start && !op->work))
+		return done(c, -ENOSYS);
+	err = check_slot(op, c);
+	if (!err)
+		err = take_handles(a->agent, op, c);
+	if (err)
+		return done(c, err);
+	if (!take_positions(op, c))
+		return STEP_AWAY;
+	if (op->start)
+		return op->start(p, c);
+	if (!(op->needs & OP_CACHED) || act_as_caller(a, c) < 0)
+		return STEP_WORK;
+	c->res = op->work(a, c, true);
+	return c->res == -EAGAIN ? STEP_WORK : STEP_DONE;
+}
+
+void storage_work(struct actor *a, struct call *c)
+{
+	int err = act_as_caller(a, c);
+
+	c->res = err ? err : ops[c->s.op].work(a, c, false);
+}
+
+/* In a worker: the last user of a handle is gone. */
+static void reap_handle(struct agent *agent, struct job *job)
+{
+	struct handle *h = (struct handle *)((char *)job - offsetof(struct handle, reap));
+
+	handle_reap(agent->handles, h);
+}
+
+/* True if closing the descriptor cannot take long: nothing to write back or to free. */
+static bool closes_fast(const struct handle *h)
+{
+	struct stat st;
+
+	if (!(h->flags & O_PATH) && (h->flags & O_ACCMODE) != O_RDONLY)
+		return false;
+	return fstat(h->fd, &st) == 0 && st.st_nlink > 0;
+}
+
+/* Drops a user in a thread that must not block. */
+static void put_handle(struct agent *agent, struct handle *h)
+{
+	if (!handle_put(h))
+		return;
+	if (closes_fast(h)) {
+		handle_reap(agent->handles, h);
+		return;
+	}
+	h->reap.run = reap_handle;
+	workers_push_job(agent->workers, &h->reap);
+}
+
+/* Passes a position on. */
+static void drop_position(struct handle *h)
+{
+	struct call *next = handle_pos_drop(h);
+
+	if (next)
+		poller_return(next, CALL_RESTART);
+}
+
+void storage_finish(struct poller *p, struct call *c)
+{
+	struct agent *agent = poller_actor(p)->agent;
+
+	if (c->has_pos)
+		drop_position(c->h);
+	if (c->has_pos2)
+		drop_position(c->h2);
+	if (c->h)
+		put_handle(agent, c->h);
+	if (c->h2)
+		put_handle(agent, c->h2);
+	if (c->res > 0 && c->s.op == SC_OP_READ)
+		poller_moved(p, (uint64_t)c->res, 0);
+	else if (c->res > 0 && c->s.op == SC_OP_WRITE)
+		poller_moved(p, 0, (uint64_t)c->res);
+}
+
+/* ---- ends ---- */
+
+bool close_handle(struct agent *agent, struct handle *h)
+{
+	if (!handle_kill(h))
+		return false;
+	locks_handle_closed(agent->locks, h);
+	ticket_free(h->session, h->ticket, handle_id(agent->handles, h));
+	return true;
+}
+
+/* A handle of the session without a ticket, with a user added; NULL: none is left. */
+static struct handle *next_unticketed(struct session *s)
+{
+	struct handle *h;
+
+	pthread_mutex_lock(&s->lock);
+	for (h = s->handles; h; h = h->own_next)
+		if (!h->ticket && handle_hold_live(h))
+			break;
+	pthread_mutex_unlock(&s->lock);
+	return h;
+}
+
+void storage_end_session(struct agent *agent, struct session *s)
+{
+	struct handle *h;
+
+	while ((h = next_unticketed(s))) {
+		close_handle(agent, h);
+		if (handle_put(h))
+			handle_reap(agent->handles, h);
+	}
+}
+
+void storage_release(struct agent *agent, const uint64_t *tickets, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		struct session *s = session_find(agent->sessions, (uint32_t)(tickets[i] >> 32));
+		uint64_t name;
+		struct handle *h;
+		int err;
+
+		if (!s)
+			continue;
+		name = ticket_kill(s, tickets[i]);
+		h = name ? handle_get(agent->handles, name, s->id, &err) : NULL;
+		if (h) {
+			close_handle(agent, h);
+			put_handle(agent, h);
+		}
+		session_put(s);
+	}
+}

@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * storage_io.c - data: reading, writing, positions, syncing, directories, copies, ioctls.
+ *
+ * Data goes between the file and the arena in place: the arena is mapped here, and its addresses are handed to the
+ * kernel. Who executes what:
+ *
+ *   a read          the poller itself, with RWF_NOWAIT, which takes what is in the page cache and never waits for a disk;
+ *                   the rest (or all of it, for O_DIRECT) by the ring. Large reads by a worker: copying megabytes would
+ *                   keep the poller from other lanes
+ *   a write         the ring for O_DIRECT, a worker otherwise: ext4's buffered writes may wait for a page or a journal,
+ *                   so that the ring would pass them on to a kernel thread, which costs more than our own worker
+ *   syncs, fallocate, fadvise   the ring
+ *
+ * Everything that the ring does has a worker's version, for kernels that refuse io_uring.
+ */
+#include "storage.h"
+#include "storage_ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define RWF_ALL	      (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)
+#define INLINE_MAX    (128u * 1024u) /* largest read that the poller copies itself */
+#define DIRENTS_MAX   32768	     /* bytes of directory records read at a time */
+#define IOCTL_ARG_MAX 64
+
+/* As getdents64() fills it. */
+struct linux_dirent64 {
+	uint64_t ino;
+	int64_t off;
+	uint16_t reclen;
+	uint8_t type;
+	char name[];
+};
+
+static bool is_direct(const struct handle *h)
+{
+	return atomic_load_explicit(&((struct handle *)h)->status, memory_order_relaxed) & O_DIRECT;
+}
+
+/* The position of the next byte that READ or WRITE is to move: -1 stands for the descriptor's own. */
+static off_t next_pos(const struct call *c)
+{
+	return c->s.flags & SC_SLOT_F_CURPOS ? -1 : (off_t)(c->s.off + c->moved);
+}
+
+static struct iovec next_iov(const struct call *c)
+{
+	return (struct iovec){.iov_base = channel_at(c->ch, c->s.buf + (uint32_t)c->moved),
+			      .iov_len = c->s.len - c->moved};
+}
+
+/* Limits and flags of READ and WRITE. 0 or -errno. */
+static int check_io(const struct call *c)
+{
+	if (c->h->flags & O_PATH)
+		return -EBADF;
+	if (c->s.len > SC_MAX_IO)
+		return -EINVAL;
+	if (!(c->s.flags & SC_SLOT_F_CURPOS) && (c->s.off > INT64_MAX || c->s.off + c->s.len > INT64_MAX))
+		return -EINVAL;
+	return c->s.arg0 & ~(uint64_t)RWF_ALL ? -EOPNOTSUPP : 0;
+}
+
+/* Adds `n` to what was moved; the call's result so far. */
+static int64_t add_moved(struct call *c, ssize_t n)
+{
+	if (n > 0)
+		c->moved += (uint64_t)n;
+	return n < 0 && !c->moved ? n : (int64_t)c->moved;
+}
+
+/* ---- READ, WRITE ---- */
+
+/* Has the ring read or write what is left. STEP_WORK if there is no room in it. */
+static enum step ring_io(struct poller *p, struct call *c, bool write)
+{
+	struct iovec v = next_iov(c);
+	struct io_uring_sqe *sqe = poller_sqe(p, c);
+
+	if (!sqe)
+		return STEP_WORK;
+	if (write)
+		io_uring_prep_write(sqe, c->h->fd, v.iov_base, (unsigned int)v.iov_len, (uint64_t)next_pos(c));
+	else
+		io_uring_prep_read(sqe, c->h->fd, v.iov_base, (unsigned int)v.iov_len, (uint64_t)next_pos(c));
+	sqe->rw_flags = (int)c->s.arg0;
+	/* A write by another than root clears set-user-id bits, and may not use the disk's last blocks. */
+	if (write)
+		sqe->personality = poller_personality(p, channel_session(c->ch)->cred);
+	io_uring_sqe_set_data(sqe, c);
+	return STEP_RING;
+}
+
+enum step start_read(struct poller *p, struct call *c)
+{
+	int err = check_io(c);
+
+	if (err)
+		return done(c, err);
+	if (c->h->type == TYPE_DIR)
+		return done(c, -EISDIR);
+	if ((c->h->flags & O_ACCMODE) == O_WRONLY)
+		return done(c, -EBADF);
+	if (is_direct(c->h))
+		return ring_io(p, c, false);
+	if (c->s.len > INLINE_MAX)
+		return STEP_WORK;
+	for (;;) {
+		struct iovec v = next_iov(c);
+		ssize_t n = preadv2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0 | RWF_NOWAIT);
+
+		if (n > 0 && (c->moved += (uint64_t)n) < c->s.len)
+			continue; /* end of file, or the rest is not cached: the next turn tells */
+		if (n >= 0 || (c->s.arg0 & RWF_NOWAIT))
+			return done(c, add_moved(c, n < 0 ? -errno : 0));
+		if (errno == EAGAIN)
+			return ring_io(p, c, false);
+		/* EOPNOTSUPP: a file system without RWF_NOWAIT. */
+		return errno == EOPNOTSUPP ? STEP_WORK : done(c, add_moved(c, -errno));
+	}
+}
+
+enum step start_write(struct poller *p, struct call *c)
+{
+	int err = check_io(c);
+
+	if (!err && (c->h->flags & O_ACCMODE) == O_RDONLY)
+		err = -EBADF;
+	if (err)
+		return done(c, err);
+	return is_direct(c->h) ? ring_io(p, c, true) : STEP_WORK;
+}
+
+int64_t work_read(struct actor *a, struct call *c, bool cached)
+{
+	int64_t res;
+	ssize_t n;
+
+	do {
+		struct iovec v = next_iov(c);
+
+		n = preadv2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0);
+		res = add_moved(c, n < 0 ? -errno : n);
+	} while (n > 0 && c->moved < c->s.len && !(c->s.arg0 & RWF_NOWAIT));
+	return res;
+}
+
+int64_t work_write(struct actor *a, struct call *c, bool cached)
+{
+	struct iovec v = next_iov(c);
+	ssize_t n = pwritev2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0);
+
+	return add_moved(c, n < 0 ? -errno : n);
+}
+
+/* ---- SEEK ---- */
+
+/* True if the seek needs neither disk nor lock. */
+static bool seeks_fast(const struct call *c)
+{
+	return c->h->type == TYPE_REG && c->s.arg0 <= SEEK_END;
+}
+
+static int64_t seek(const struct call *c)
+{
+	off_t pos;
+
+	if (c->s.arg0 > SEEK_HOLE)
+		return -EINVAL;
+	pos = lseek(c->h->fd, (off_t)c->s.off, (int)c->s.arg0);
+	return pos < 0 ? -errno : pos;
+}
+
+enum step start_seek(struct poller *p, struct call *c)
+{
+	return seeks_fast(c) ? done(c, seek(c)) : STEP_WORK;
+}
+
+int64_t work_seek(struct actor *a, struct call *c, bool cached)
+{
+	return seek(c);
+}
+
+/* ---- SYNC, FALLOCATE, FADVISE ---- */
+
+/* A ring request for the call with the caller's rights; NULL: have a worker do it. */
+static struct io_uring_sqe *caller_sqe(struct poller *p, struct call *c)
+{
+	/* Registering credentials may submit: first of all. */
+	uint16_t who = poller_personality(p, channel_session(c->ch)->cred);
+	struct io_uring_sqe *sqe = poller_sqe(p, c);
+
+	if (sqe)
+		sqe->personality = who;
+	return sqe;
+}
+
+enum step start_sync(struct poller *p, struct call *c)
+{
+	uint16_t who = poller_personality(p, channel_session(c->ch)->cred);
+	struct io_uring_sqe *sqe;
+
+	if (c->s.arg0 < SC_SYNC_FULL || c->s.arg0 > SC_SYNC_FS)
+		return done(c, -EINVAL);
+	if (c->h->flags & O_PATH)
+		return done(c, -EBADF);
+	if (c->s.arg0 > SC_SYNC_DATA) /* the ring's ranges have 32-bit lengths, and it has no syncfs */
+		return STEP_WORK;
+	sqe = poller_sqe(p, c);
+	if (!sqe)
+		return STEP_WORK;
+	io_uring_prep_fsync(sqe, c->h->fd, c->s.arg0 == SC_SYNC_DATA ? IORING_FSYNC_DATASYNC : 0);
+	sqe->personality = who;
+	io_uring_sqe_set_data(sqe, c);
+	return STEP_RING;
+}
+
+int64_t work_sync(struct actor *a, struct call *c, bool cached)
+{
+	int fd = c->h->fd, res = -1;
+
+	switch (c->s.arg0) {
+	case SC_SYNC_FULL:
+		res = fsync(fd);
+		break;
+	case SC_SYNC_DATA:
+		res = fdatasync(fd);
+		break;
+	case SC_SYNC_RANGE:
+		res = sync_file_range(fd, (off_t)c->s.off, (off_t)c->s.arg1, (unsigned int)c->s.arg2);
+		break;
+	case SC_SYNC_FS:
+		res = syncfs(fd);
+		break;
+	default:
+		break;
+	}
+	return res < 0 ? -errno : 0;
+}
+
+enum step start_fallocate(struct poller *p, struct call *c)
+{
+	struct io_uring_sqe *sqe = caller_sqe(p, c);
+
+	if (!sqe)
+		return STEP_WORK;
+	io_uring_prep_fallocate(sqe, c->h->fd, (int)c->s.arg0, (off_t)c->s.off, (off_t)c->s.arg1);
+	io_uring_sqe_set_data(sqe, c);
+	return STEP_RING;
+}
+
+int64_t work_fallocate(struct actor *a, struct call *c, bool cached)
+{
+	return fallocate(c->h->fd, (int)c->s.arg0, (off_t)c->s.off, (off_t)c->s.arg1) < 0 ? -errno : 0;
+}
+
+enum step start_fadvise(struct poller *p, struct call *c)
+{
+	/* The ring's length has 32 bits. */
+	struct io_uring_sqe *sqe = c->s.arg1 > UINT32_MAX ? NULL : poller_sqe(p, c);
+
+	if (!sqe)
+		return STEP_WORK;
+	io_uring_prep_fadvise(sqe, c->h->fd, c->s.off, (off_t)c->s.arg1, (int)c->s.arg0);
+	io_uring_sqe_set_data(sqe, c);
+	return STEP_RING;
+}
+
+int64_t work_fadvise(struct actor *a, struct call *c, bool cached)
+{
+	return -posix_fadvise(c->h->fd, (off_t)c->s.off, (off_t)c->s.arg1, (int)c->s.arg0);
+}
+
+enum step storage_ring_done(struct poller *p, struct call *c, int res)
+{
+	bool moves = c->s.op == SC_OP_READ || c->s.op == SC_OP_WRITE;
+
+	/* EAGAIN: the file system cannot do it asynchronously. EINTR, ECANCELED: the ring was disturbed. */
+	if ((res == -EAGAIN && !(moves && (c->s.arg0 & RWF_NOWAIT))) || res == -EINTR || res == -ECANCELED)
+		return STEP_WORK;
+	return done(c, moves ? add_moved(c, res) : res);
+}
+
+/* ---- READDIR ---- */
+
+/* Writes one record. Returns its length, or 0 if it does not fit into `room` bytes. */
+static uint32_t put_dirent(uint8_t *to, uint32_t room, const struct linux_dirent64 *d)
+{
+	size_t namelen = strlen(d->name);
+	size_t reclen = (sizeof(struct sc_dirent) + namelen + 1 + 7) & ~(size_t)7;
+	struct sc_dirent out = {.ino = d->ino,
+				.off = (uint64_t)d->off,
+				.reclen = (uint16_t)reclen,
+				.namelen = (uint16_t)namelen,
+				.type = d->type};
+
+	if (reclen > room)
+		return 0;
+	memset(to + reclen - 8, 0, 8);
+	memcpy(to, &out, offsetof(struct sc_dirent, name));
+	memcpy(to + offsetof(struct sc_dirent, name), d->name, namelen);
+	to[offsetof(struct sc_dirent, name) + namelen] = '\0';
+	return (uint32_t)reclen;
+}
+
+int64_t work_readdir(struct actor *a, struct call *c, bool cached)
+{
+	_Alignas(8) uint8_t buf[DIRENTS_MAX];
+	/* Our records are at most a third longer than the kernel's: so all that it gives fits. */
+	size_t ask = c->s.len - c->s.len / 4;
+	uint8_t *to = channel_at(c->ch, c->s.buf);
+	uint32_t filled = 0;
+	long n;
+
+	if (c->s.buf & 7 || (c->h->flags & O_PATH))
+		return c->s.buf & 7 ? -EINVAL : -EBADF;
+	n = syscall(SYS_getdents64, c->h->fd, buf, ask < sizeof(buf) ? ask : sizeof(buf));
+	if (n < 0)
+		return -errno;
+	for (long at = 0; at < n;) {
+		const struct linux_dirent64 *d = (const struct linux_dirent64 *)(buf + at);
+		uint32_t len = put_dirent(to + filled, c->s.len - filled, d);
+
+		if (!len)
+			return -EINVAL;
+		filled += len;
+		at += d->reclen;
+	}
+	return filled;
+}
+
+/* ---- COPY, IOCTL, SYNCALL ---- */
+
+int64_t work_copy(struct actor *a, struct call *c, bool cached)
+{
+	off_t from = (off_t)c->s.off, to = (off_t)c->s.arg2;
+	ssize_t n;
+
+	if (c->s.arg0 > INT64_MAX)
+		return -EINVAL;
+	n = copy_file_range(c->h->fd, c->s.flags & SC_SLOT_F_CURPOS ? NULL : &from, c->h2->fd,
+			    c->s.flags & SC_SLOT_F_CURPOS2 ? NULL : &to, (size_t)c->s.arg0, 0);
+	return n < 0 ? -errno : n;
+}
+
+bool ioctl_takes_source(uint64_t number)
+{
+	return number == FICLONE || number == FICLONERANGE;
+}
+
+/* Bytes of the argument that an ioctl reads and writes; 0: not one of those that are served. */
+static uint32_t ioctl_size(uint64_t number)
+{
+	switch (number) {
+	case FS_IOC_GETFLAGS:
+	case FS_IOC_SETFLAGS: /* an int, whatever the number says */
+	case FIONREAD:
+		return sizeof(int);
+	case FS_IOC_FSGETXATTR:
+	case FS_IOC_FSSETXATTR:
+		return sizeof(struct fsxattr);
+	case FICLONERANGE:
+		return sizeof(struct file_clone_range);
+	default:
+		return 0;
+	}
+}
+
+int64_t work_ioctl(struct actor *a, struct call *c, bool cached)
+{
+	_Alignas(8) uint8_t arg[IOCTL_ARG_MAX] = {0};
+	uint32_t size = ioctl_size(c->s.arg0);
+	int64_t fd;
+
+	if (c->s.arg0 == FICLONE)
+		return ioctl(c->h->fd, FICLONE, c->h2->fd) < 0 ? -errno : 0;
+	if (!size)
+		return -ENOTTY;
+	if (c->s.len < size)
+		return -EINVAL;
+	memcpy(arg, channel_at(c->ch, c->s.buf), size);
+	if (c->s.arg0 == FICLONERANGE) {
+		fd = c->h2->fd; /* in place of the caller's idea of it */
+		memcpy(arg + offsetof(struct file_clone_range, src_fd), &fd, sizeof(fd));
+	}
+	if (ioctl(c->h->fd, (unsigned long)c->s.arg0, arg) < 0)
+		return -errno;
+	memcpy(channel_at(c->ch, c->s.buf), arg, size);
+	return 0;
+}
+
+int64_t work_syncall(struct actor *a, struct call *c, bool cached)
+{
+	return syncfs(a->agent->sync_fd) < 0 ? -errno : 0;
+}

@@ -1,0 +1,530 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * storage_path.c - operations on paths.
+ *
+ * Three ways to the object, none of which lets the kernel resolve anything outside of the export:
+ *
+ *   target   what is looked at or changed: an O_PATH descriptor of it (walk_open), or the base handle itself. System calls
+ *            without AT_EMPTY_PATH reach it as /proc/self/fd/N, which leads to that very inode
+ *   place    what is made, removed or renamed: one name in an opened directory (walk_place)
+ *   name     a base and a single component without slashes, for calls that do not follow links
+ */
+#include "storage_ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#define PROC_PATH 32 /* bytes for "/proc/self/fd/N" */
+
+/* The object of an operation. */
+struct target {
+	int fd;
+	bool own;  /* to be closed */
+	bool base; /* the base handle itself: opened by the caller, perhaps not O_PATH */
+};
+
+static void target_close(struct target *t)
+{
+	if (t->own)
+		close(t->fd);
+}
+
+/* errno or 0 as the result of a call. */
+static int64_t result(long n)
+{
+	return n < 0 ? -errno : n;
+}
+
+/*
+ * Finds the call's first path: the base itself for an empty one with AT_EMPTY_PATH, otherwise what it leads to. Of `flags`
+ * AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH count. 0 or -errno.
+ */
+static int64_t find_target(struct actor *a, struct call *c, uint64_t flags, bool cached, struct target *t)
+{
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC};
+	struct walk_from from = {.agent = a->agent,
+				 .root = c->h->root,
+				 .base = c->h->fd,
+				 .path = a->path,
+				 .cached = cached};
+	int len = fetch_text(c, c->s.buf, c->s.len, a->path);
+	struct walk_cross x;
+
+	*t = (struct target){.fd = c->h->fd};
+	if (len < 0)
+		return len;
+	if (!len) {
+		t->base = true;
+		return flags & AT_EMPTY_PATH ? 0 : -ENOENT;
+	}
+	if (flags & AT_SYMLINK_NOFOLLOW)
+		how.flags |= O_NOFOLLOW;
+	t->fd = walk_open(&from, &how, &x);
+	if (t->fd == -EXDEV)
+		return tell_cross(c, 1, &x);
+	t->own = t->fd >= 0;
+	return t->fd < 0 ? t->fd : 0;
+}
+
+/* Finds the place that the call's first (which = 1) or second path names. `text` holds the path. 0 or -errno. */
+static int64_t find_place(struct actor *a, struct call *c, int which, struct place *place)
+{
+	struct handle *h = which == 1 ? c->h : c->h2;
+	char *text = which == 1 ? a->path : a->path2;
+	int len = which == 1 ? fetch_text(c, c->s.buf, c->s.len, text) :
+			       fetch_text(c, c->s.buf2, c->s.len2, text);
+	struct walk_from from = {.agent = a->agent, .root = h->root, .base = h->fd, .path = text};
+	struct walk_cross x;
+	int err;
+
+	if (len <= 0)
+		return len ? len : -ENOENT;
+	err = walk_place(&from, place, &x);
+	return err == -EXDEV ? tell_cross(c, which, &x) : err;
+}
+
+static void proc_path(char *to, int fd)
+{
+	snprintf(to, PROC_PATH, "/proc/self/fd/%d", fd);
+}
+
+/* ---- looking ---- */
+
+int stat_at(int fd, const char *path, int flags, uint32_t mask, struct sc_stat *to)
+{
+	struct statx x;
+
+	if (statx(fd, path, flags, mask, &x) < 0)
+		return -errno;
+	*to = (struct sc_stat){
+		.mask = x.stx_mask,
+		.mode = x.stx_mode,
+		.ino = x.stx_ino,
+		.size = x.stx_size,
+		.blocks = x.stx_blocks,
+		.nlink = x.stx_nlink,
+		.blksize = x.stx_blksize,
+		.uid = x.stx_uid,
+		.gid = x.stx_gid,
+		.dev_major = x.stx_dev_major,
+		.dev_minor = x.stx_dev_minor,
+		.rdev_major = x.stx_rdev_major,
+		.rdev_minor = x.stx_rdev_minor,
+		.attributes = x.stx_attributes,
+		.attributes_mask = x.stx_attributes_mask,
+		.atime_sec = x.stx_atime.tv_sec,
+		.mtime_sec = x.stx_mtime.tv_sec,
+		.ctime_sec = x.stx_ctime.tv_sec,
+		.btime_sec = x.stx_btime.tv_sec,
+		.atime_nsec = x.stx_atime.tv_nsec,
+		.mtime_nsec = x.stx_mtime.tv_nsec,
+		.ctime_nsec = x.stx_ctime.tv_nsec,
+		.btime_nsec = x.stx_btime.tv_nsec,
+		.mnt_id = x.stx_mnt_id,
+		.dio_mem_align = x.stx_dio_mem_align,
+		.dio_offset_align = x.stx_dio_offset_align,
+	};
+	return 0;
+}
+
+#define STAT_FLAGS (AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE)
+
+int64_t work_stat(struct actor *a, struct call *c, bool cached)
+{
+	struct sc_stat st;
+	struct target t;
+	int64_t err;
+
+	if (c->s.arg0 & ~(uint64_t)STAT_FLAGS || c->s.arg1 > UINT32_MAX || c->s.len2 < sizeof(st))
+		return -EINVAL;
+	err = find_target(a, c, c->s.arg0, cached, &t);
+	if (err)
+		return err;
+	err = stat_at(t.fd, "", AT_EMPTY_PATH | (int)(c->s.arg0 & AT_STATX_SYNC_TYPE), (uint32_t)c->s.arg1, &st);
+	target_close(&t);
+	if (!err)
+		memcpy(channel_at(c->ch, c->s.buf2), &st, sizeof(st));
+	return err;
+}
+
+int64_t work_access(struct actor *a, struct call *c, bool cached)
+{
+	struct target t;
+	int64_t err;
+
+	if (c->s.arg0 & ~(uint64_t)(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) ||
+	    c->s.arg1 & ~(uint64_t)(R_OK | W_OK | X_OK))
+		return -EINVAL;
+	err = find_target(a, c, c->s.arg0, cached, &t);
+	if (err)
+		return err;
+	/* The effective ids are the caller's, the real ones the agent's: so always AT_EACCESS. */
+	err = result(syscall(SYS_faccessat2, t.fd, "", (int)c->s.arg1, AT_EACCESS | AT_EMPTY_PATH));
+	target_close(&t);
+	return err;
+}
+
+int64_t work_readlink(struct actor *a, struct call *c, bool cached)
+{
+	char text[SC_PATH_BUF];
+	struct target t;
+	int64_t n;
+
+	if (!c->s.len2)
+		return -EINVAL;
+	n = find_target(a, c, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH, cached, &t);
+	if (n)
+		return n;
+	n = readlinkat(t.fd, "", text, c->s.len2 < sizeof(text) ? c->s.len2 : sizeof(text));
+	if (n < 0)
+		n = errno == ENOENT && !t.base ? -EINVAL : -errno; /* not a link: ENOENT is for an empty path */
+	target_close(&t);
+	if (n > 0)
+		memcpy(channel_at(c->ch, c->s.buf2), text, (size_t)n);
+	return n;
+}
+
+int64_t work_statfs(struct actor *a, struct call *c, bool cached)
+{
+	struct sc_statfs out;
+	struct statfs fs;
+	struct target t;
+	int64_t err;
+
+	if (c->s.arg0 & ~(uint64_t)AT_EMPTY_PATH || c->s.len2 < sizeof(out))
+		return -EINVAL;
+	err = find_target(a, c, c->s.arg0, cached, &t);
+	if (err)
+		return err;
+	err = result(fstatfs(t.fd, &fs));
+	target_close(&t);
+	if (err)
+		return err;
+	out = (struct sc_statfs){
+		.type = (uint64_t)fs.f_type,
+		.bsize = (uint64_t)fs.f_bsize,
+		.blocks = fs.f_blocks,
+		.bfree = fs.f_bfree,
+		.bavail = fs.f_bavail,
+		.files = fs.f_files,
+		.ffree = fs.f_ffree,
+		.namelen = (uint64_t)fs.f_namelen,
+		.frsize = (uint64_t)fs.f_frsize,
+		.flags = (uint64_t)fs.f_flags,
+	};
+	memcpy(&out.fsid, &fs.f_fsid, sizeof(out.fsid));
+	memcpy(channel_at(c->ch, c->s.buf2), &out, sizeof(out));
+	return 0;
+}
+
+/* ---- making and removing names ---- */
+
+int64_t work_mkdir(struct actor *a, struct call *c, bool cached)
+{
+	struct place at;
+	int64_t err = find_place(a, c, 1, &at);
+
+	if (err)
+		return err;
+	err = result(mkdirat(at.dir, at.name, (mode_t)(c->s.arg0 & 07777)));
+	place_close(&at);
+	return err;
+}
+
+int64_t work_mknod(struct actor *a, struct call *c, bool cached)
+{
+	struct place at;
+	int64_t err = find_place(a, c, 1, &at);
+
+	if (err)
+		return err;
+	/* The raw call, so that the device number goes through as the caller's kernel encodes it. */
+	err = result(syscall(SYS_mknodat, at.dir, at.name, (mode_t)c->s.arg0, (unsigned int)c->s.arg1));
+	place_close(&at);
+	return err;
+}
+
+int64_t work_unlink(struct actor *a, struct call *c, bool cached)
+{
+	struct place at;
+	int64_t err;
+
+	if (c->s.arg0 & ~(uint64_t)AT_REMOVEDIR)
+		return -EINVAL;
+	err = find_place(a, c, 1, &at);
+	if (err)
+		return err;
+	err = result(unlinkat(at.dir, at.name, (int)c->s.arg0));
+	place_close(&at);
+	return err;
+}
+
+int64_t work_symlink(struct actor *a, struct call *c, bool cached)
+{
+	int len = fetch_text(c, c->s.buf2, c->s.len2, a->path2);
+	struct place at;
+	int64_t err;
+
+	if (len <= 0)
+		return len ? len : -ENOENT;
+	err = find_place(a, c, 1, &at);
+	if (err)
+		return err;
+	err = result(symlinkat(a->path2, at.dir, at.name));
+	place_close(&at);
+	return err;
+}
+
+int64_t work_rename(struct actor *a, struct call *c, bool cached)
+{
+	struct place from, to;
+	int64_t err;
+
+	if (c->s.arg0 & ~(uint64_t)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT))
+		return -EINVAL;
+	err = find_place(a, c, 1, &from);
+	if (err)
+		return err;
+	err = find_place(a, c, 2, &to);
+	if (!err) {
+		err = result(syscall(SYS_renameat2, from.dir, from.name, to.dir, to.name, (unsigned int)c->s.arg0));
+		place_close(&to);
+	}
+	place_close(&from);
+	return err;
+}
+
+int64_t work_link(struct actor *a, struct call *c, bool cached)
+{
+	char proc[PROC_PATH];
+	struct target t;
+	struct place to;
+	int64_t err;
+
+	if (c->s.arg0 & ~(uint64_t)(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH))
+		return -EINVAL;
+	err = find_target(a, c, (c->s.arg0 & AT_SYMLINK_FOLLOW ? 0 : AT_SYMLINK_NOFOLLOW) | (c->s.arg0 & AT_EMPTY_PATH),
+			  cached, &t);
+	if (err)
+		return err;
+	err = find_place(a, c, 2, &to);
+	if (err) {
+		target_close(&t);
+		return err;
+	}
+	/* AT_EMPTY_PATH alone asks for a right that few have; with AT_SYMLINK_FOLLOW it stands for the program's
+	 * "/proc/self/fd/N", which anyone may link. */
+	proc_path(proc, t.fd);
+	if (t.base && !(c->s.arg0 & AT_SYMLINK_FOLLOW))
+		err = result(linkat(t.fd, "", to.dir, to.name, AT_EMPTY_PATH));
+	else
+		err = result(linkat(AT_FDCWD, proc, to.dir, to.name, AT_SYMLINK_FOLLOW));
+	place_close(&to);
+	target_close(&t);
+	return err;
+}
+
+/* ---- changing ---- */
+
+int64_t work_truncate(struct actor *a, struct call *c, bool cached)
+{
+	char proc[PROC_PATH];
+	struct target t;
+	int64_t err;
+
+	if (c->s.arg0 & ~(uint64_t)AT_EMPTY_PATH)
+		return -EINVAL;
+	if ((int64_t)c->s.off < 0)
+		return -EINVAL;
+	err = find_target(a, c, c->s.arg0, cached, &t);
+	if (err)
+		return err;
+	proc_path(proc, t.fd);
+	err = result(t.base ? ftruncate(t.fd, (off_t)c->s.off) : truncate(proc, (off_t)c->s.off));
+	target_close(&t);
+	return err;
+}
+
+/* chmod of a link itself: Linux has none. */
+static int64_t refuse_link(const struct target *t)
+{
+	struct stat st;
+
+	if (fstat(t->fd, &st) < 0)
+		return -errno;
+	return S_ISLNK(st.st_mode) ? -EOPNOTSUPP : 0;
+}
+
+int64_t work_chmod(struct actor *a, struct call *c, bool cached)
+{
+	char proc[PROC_PATH];
+	struct target t;
+	int64_t err;
+
+	if (c->s.arg0 & ~(uint64_t)(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH))
+		return -EINVAL;
+	err = find_target(a, c, c->s.arg0, cached, &t);
+	if (err)
+		return err;
+	err = refuse_link(&t);
+	proc_path(proc, t.fd);
+	if (!err)
+		err = result(t.base && !(c->h->flags & O_PATH) ? fchmod(t.fd, (mode_t)(c->s.arg1 & 07777)) :
+								 chmod(proc, (mode_t)(c->s.arg1 & 07777)));
+	target_close(&t);
+	return err;
+}
+
+int64_t work_chown(struct actor *a, struct call *c, bool cached)
+{
+	struct target t;
+	int64_t err;
+
+	if (c->s.arg0 & ~(uint64_t)(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH))
+		return -EINVAL;
+	err = find_target(a, c, c->s.arg0, cached, &t);
+	if (err)
+		return err;
+	err = result(fchownat(t.fd, "", (uid_t)c->s.arg1, (gid_t)(c->s.arg1 >> 32), AT_EMPTY_PATH));
+	target_close(&t);
+	return err;
+}
+
+int64_t work_utimens(struct actor *a, struct call *c, bool cached)
+{
+	struct timespec ts[2];
+	struct sc_times times;
+	struct target t;
+	int64_t err;
+
+	if (c->s.arg0 & ~(uint64_t)(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) ||
+	    (c->s.len2 && c->s.len2 < sizeof(times)))
+		return -EINVAL;
+	if (c->s.len2) {
+		memcpy(&times, channel_at(c->ch, c->s.buf2), sizeof(times));
+		ts[0] = (struct timespec){.tv_sec = times.atime_sec, .tv_nsec = times.atime_nsec};
+		ts[1] = (struct timespec){.tv_sec = times.mtime_sec, .tv_nsec = times.mtime_nsec};
+	}
+	err = find_target(a, c, c->s.arg0, cached, &t);
+	if (err)
+		return err;
+	/* The raw call: libc refuses an empty path here. */
+	err = result(syscall(SYS_utimensat, t.fd, "", c->s.len2 ? ts : NULL, AT_EMPTY_PATH));
+	target_close(&t);
+	return err;
+}
+
+/* ---- extended attributes ---- */
+
+/* Most bytes of an attribute's name, and of a value or list (Linux's XATTR_NAME_MAX, XATTR_SIZE_MAX). */
+#define NAME_MAX_BYTES	255u
+#define VALUE_MAX_BYTES 65536u
+
+/* Copies the attribute's name, from buf2. 0 or -errno. */
+static int fetch_name(struct actor *a, struct call *c)
+{
+	int len;
+
+	if (!c->s.len2 || c->s.len2 > NAME_MAX_BYTES)
+		return -ERANGE;
+	len = fetch_text(c, c->s.buf2, c->s.len2, a->path2);
+	return len < 0 ? len : 0;
+}
+
+/* Finds the target, and what to call it in `proc`: empty if its descriptor itself serves. */
+static int64_t find_attr_target(struct actor *a, struct call *c, struct target *t, char *proc)
+{
+	int64_t err;
+
+	if (c->s.arg0 & ~(uint64_t)(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH))
+		return -EINVAL;
+	err = find_target(a, c, c->s.arg0, false, t);
+	if (err)
+		return err;
+	proc[0] = '\0';
+	if (!t->base || (c->h->flags & O_PATH))
+		proc_path(proc, t->fd);
+	return 0;
+}
+
+int64_t work_getxattr(struct actor *a, struct call *c, bool cached)
+{
+	char proc[PROC_PATH];
+	struct target t;
+	void *value;
+	int64_t n = fetch_name(a, c);
+
+	if (!in_arena(c, c->s.off, c->s.arg1))
+		return -EFAULT;
+	if (!n)
+		n = find_attr_target(a, c, &t, proc);
+	if (n)
+		return n;
+	value = c->s.arg1 ? channel_at(c->ch, (uint32_t)c->s.off) : NULL;
+	n = result(proc[0] ? getxattr(proc, a->path2, value, c->s.arg1) :
+			     fgetxattr(t.fd, a->path2, value, c->s.arg1));
+	target_close(&t);
+	return n;
+}
+
+int64_t work_setxattr(struct actor *a, struct call *c, bool cached)
+{
+	char proc[PROC_PATH];
+	int flags = (int)c->s.arg2;
+	struct target t;
+	void *value;
+	int64_t n = fetch_name(a, c);
+
+	if (c->s.arg2 & ~(uint64_t)(XATTR_CREATE | XATTR_REPLACE))
+		return -EINVAL;
+	if (c->s.arg1 > VALUE_MAX_BYTES)
+		return -E2BIG;
+	if (!in_arena(c, c->s.off, c->s.arg1))
+		return -EFAULT;
+	if (!n)
+		n = find_attr_target(a, c, &t, proc);
+	if (n)
+		return n;
+	value = channel_at(c->ch, (uint32_t)c->s.off);
+	n = result(proc[0] ? setxattr(proc, a->path2, value, c->s.arg1, flags) :
+			     fsetxattr(t.fd, a->path2, value, c->s.arg1, flags));
+	target_close(&t);
+	return n;
+}
+
+int64_t work_listxattr(struct actor *a, struct call *c, bool cached)
+{
+	char proc[PROC_PATH];
+	struct target t;
+	char *list = c->s.len2 ? channel_at(c->ch, c->s.buf2) : NULL;
+	int64_t n = find_attr_target(a, c, &t, proc);
+
+	if (n)
+		return n;
+	n = result(proc[0] ? listxattr(proc, list, c->s.len2) : flistxattr(t.fd, list, c->s.len2));
+	target_close(&t);
+	return n;
+}
+
+int64_t work_removexattr(struct actor *a, struct call *c, bool cached)
+{
+	char proc[PROC_PATH];
+	struct target t;
+	int64_t n = fetch_name(a, c);
+
+	if (!n)
+		n = find_attr_target(a, c, &t, proc);
+	if (n)
+		return n;
+	n = result(proc[0] ? removexattr(proc, a->path2) : fremovexattr(t.fd, a->path2));
+	target_close(&t);
+	return n;
+}

@@ -74,14 +74,15 @@ struct rw {
 
 static void rw_slot(struct sc_slot *s, const struct rw *q, uint64_t done, uint32_t buf, uint32_t len)
 {
-	memset(s, 0, sizeof(*s));
-	s->op = q->write ? SC_OP_WRITE : SC_OP_READ;
-	s->flags = q->curpos ? SC_SLOT_F_CURPOS : 0;
-	s->handle = q->f->handle;
-	s->off = q->curpos ? 0 : q->off + done;
-	s->buf = buf;
-	s->len = len;
-	s->arg0 = q->rwf;
+	*s = (struct sc_slot){
+		.op = q->write ? SC_OP_WRITE : SC_OP_READ,
+		.flags = q->curpos ? SC_SLOT_F_CURPOS : 0,
+		.handle = q->f->handle,
+		.off = q->curpos ? 0 : q->off + done,
+		.buf = buf,
+		.len = len,
+		.arg0 = q->rwf,
+	};
 }
 
 /* The agent took (or gave) more than the program's memory let us have: the position goes back. */

@@ -253,7 +253,7 @@ int sc_lane_submit(struct sc_hlane *l, struct sc_slot *s)
 	s->tag = l->next_tag++;
 	l->tags[i] = s->tag;
 	l->pending |= 1u << i;
-	memcpy(&l->slots[i], s, sizeof(*s));
+	l->slots[i] = *s;
 	l->tail++;
 	sc_lane_publish(l);
 	return (int)i;

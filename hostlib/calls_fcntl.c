@@ -186,10 +186,12 @@ static long open_file_command(struct sc_thread *t, const struct sc_call *c, int 
 	case F_GETPIPE_SZ:
 	case F_SETPIPE_SZ:
 		return -EBADF;
+	case F_ADD_SEALS:
+		return sc_may_write(c->file) ? -EINVAL : -EPERM;
 	case CMD_GET_RW_HINT:
 	case CMD_SET_RW_HINT:
 		return rw_hint(c, cmd);
-	default: /* F_SETLEASE, F_ADD_SEALS, F_GET_SEALS, and what nobody knows */
+	default: /* F_SETLEASE, F_GET_SEALS, and what nobody knows */
 		return -EINVAL;
 	}
 }

@@ -134,7 +134,10 @@ def start(domain, loopback=False):
         return False
     make_dirs(domain_run_dir(name))
     make_dirs(os.path.dirname(log_path(domain, loopback)) or log_dir())
-    run(command(domain, loopback), f'starting the broker of domain {name}', timeout=START_SECONDS)
+    try:
+        run(command(domain, loopback), f'starting the broker of domain {name}', timeout=START_SECONDS)
+    except Refusal as err:
+        raise Refusal(f'{err}{_reason(log_path(domain, loopback))}') from err
     wanted = [socket_path(name, which) for which in ('ctl', 'attach', 'agent' if loopback else 'vhost')]
     deadline = time.monotonic() + START_SECONDS
     while not (all(os.path.exists(path) for path in wanted) and is_running(name)):
@@ -146,6 +149,13 @@ def start(domain, loopback=False):
     if not loopback:
         give_socket(domain)
     return True
+
+
+def _reason(log):
+    """The last error but "not started" in the broker's log, as " (reason)"; '' if it has none."""
+    errors = [line.partition(' error: ')[2] for line in (read_text(log) or '').splitlines()[-3:]]
+    reasons = [error for error in errors if error and error != 'not started']
+    return f' ({reasons[-1]})' if reasons else ''
 
 
 def give_socket(domain):

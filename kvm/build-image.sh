@@ -105,26 +105,50 @@ need make make
 need python3 python3-minimal
 mkdir -p "$cache/debs"
 cache=$(cd "$cache" && pwd)
+need flock util-linux
+# Two builds at once would unpack into each other's directories.
+exec 9>"$cache/lock"
+flock 9
 
 # ---- kernel and headers ----
 
-# Prints the versioned package that a meta package depends on and that matches a pattern.
-dependency() {
-	apt-cache depends --no-recommends --no-suggests "$1" 2>/dev/null | sed -n "s/^ *Depends: \($2\)\$/\1/p" | head -n1
+# A field of what apt knows of a package: `field PACKAGE NAME`.
+field() {
+	apt-cache show --no-all-versions "$1" 2>/dev/null | sed -n "s/^$2: //p" | head -n1
 }
 
-# Downloads a package into the cache unless the version apt knows is there. Prints the file's path.
+# The package among a package's dependencies whose name matches a pattern.
+dependency() {
+	field "$1" Depends | tr '|,' '\n' | sed -n "s/^ *\($2\)\( .*\)\{0,1\}\$/\1/p" | head -n1
+}
+
+# Writes the four packages needed, as lines NAME VERSION ARCHITECTURE: image, headers, headers' common part, kbuild.
+resolve() {
+	image=${package:-$(dependency linux-image-amd64 'linux-image-[0-9][^ ]*')}
+	[ -n "$image" ] || die "apt does not know linux-image-amd64: run apt-get update as root, or give --kernel"
+	amd64=linux-headers-${image#linux-image-}
+	amd64=${amd64%-unsigned}
+	common=$(dependency "$amd64" 'linux-headers-[^ ]*-common')
+	kbuild=$(dependency "$amd64" 'linux-kbuild-[^ ]*')
+	if [ -z "$common" ] || [ -z "$kbuild" ]; then
+		die "$amd64: not known to apt: run apt-get update as root"
+	fi
+	for name in "$image" "$amd64" "$common" "$kbuild"; do
+		version=$(field "$name" Version)
+		[ -n "$version" ] || die "$name: apt does not know this package: run apt-get update as root"
+		printf '%s %s %s\n' "$name" "$version" "$(field "$name" Architecture)"
+	done
+}
+
+# Downloads a package into the cache unless it is there. Prints the file's path.
 fetch() {
-	version=$(apt-cache show --no-all-versions "$1" 2>/dev/null | sed -n 's/^Version: //p' | head -n1)
-	arch=$(apt-cache show --no-all-versions "$1" 2>/dev/null | sed -n 's/^Architecture: //p' | head -n1)
-	[ -n "$version" ] || die "$1: apt does not know this package: run apt-get update as root"
 	# apt-get download writes the epoch's colon as %3a.
-	file=$cache/debs/${1}_$(printf %s "$version" | sed 's/:/%3a/')_$arch.deb
+	file=$cache/debs/${1}_$(printf %s "$2" | sed 's/:/%3a/')_$3.deb
 	if [ ! -f "$file" ]; then
-		say "downloading $1 $version" >&2
+		say "downloading $1 $2" >&2
 		tmp=$cache/debs/download.$$
 		mkdir -p "$tmp"
-		(cd "$tmp" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$1=$version") >&2 ||
+		(cd "$tmp" && apt-get download -qq -o APT::Sandbox::User="$(id -un)" "$1=$2") >&2 ||
 			die "$1: download failed: is there a network, and are apt's lists up to date (apt-get update)?"
 		mv "$tmp"/*.deb "$file"
 		rmdir "$tmp"
@@ -134,7 +158,11 @@ fetch() {
 
 # Unpacks packages into one tree, once. Prints the tree's path.
 unpack() {
-	tree=$cache/trees/$(key "$@")
+	names=
+	for deb; do
+		names="$names ${deb##*/}"
+	done
+	tree=$cache/trees/$(key "$names")
 	if [ ! -d "$tree" ]; then
 		rm -rf "$tree.tmp"
 		mkdir -p "$tree.tmp"
@@ -151,25 +179,32 @@ package_version='' package_sha256=''
 if [ -z "$kernel" ]; then
 	need apt-get apt
 	need dpkg-deb dpkg
-	package=${package:-$(dependency linux-image-amd64 'linux-image-[0-9].*')}
-	[ -n "$package" ] || die "apt does not know linux-image-amd64: run apt-get update as root, or give --kernel"
-	headers_package=linux-headers-${package#linux-image-}
-	headers_package=${headers_package%-unsigned}
-	common=$(dependency "$headers_package" 'linux-headers-.*-common')
-	kbuild=$(dependency "$headers_package" 'linux-kbuild-.*')
-	[ -n "$common$kbuild" ] || die "$headers_package: not known to apt: run apt-get update as root"
-	deb=$(fetch "$package")
-	package_version=$(dpkg-deb -f "$deb" Version)
-	package_sha256=$(sha256sum "$deb" | cut -d' ' -f1)
-	say "kernel package $package $package_version"
-	say "  sha256 $package_sha256"
-	tree=$(unpack "$deb" "$(fetch "$headers_package")" "$(fetch "$common")" "$(fetch "$kbuild")")
+	# apt takes a second for each question; its answers hold until its lists change.
+	packages=$cache/packages/$(key "$package" "$(stat -c %Y /var/lib/apt/lists 2>/dev/null || echo 0)")
+	if [ ! -s "$packages" ]; then
+		mkdir -p "${packages%/*}"
+		resolve >"$packages.tmp"
+		mv "$packages.tmp" "$packages"
+	fi
+	set --
+	while read -r name version arch; do
+		deb=$(fetch "$name" "$version" "$arch")
+		if [ $# = 0 ]; then
+			package=$name
+			package_version=$version
+			package_sha256=$(sha256sum "$deb" | cut -d' ' -f1)
+			say "kernel package $package $package_version"
+			say "  sha256 $package_sha256"
+		fi
+		set -- "$@" "$deb"
+	done <"$packages"
+	tree=$(unpack "$@")
 	set -- "$tree"/boot/vmlinuz-*
 	kernel=$1
 	modules=$tree/lib/modules/${kernel##*/vmlinuz-}
 	headers=$tree/usr/src/linux-headers-${kernel##*/vmlinuz-}
 	# The packaged Makefile names its other half by the path where it would be installed.
-	sed -i "s|^include /usr/src/|include $tree/usr/src/|" "$headers/Makefile"
+	sed -i "s|^include .*/usr/src/|include $tree/usr/src/|" "$headers/Makefile"
 fi
 [ -f "$kernel" ] || die "$kernel: no such kernel image"
 [ -d "$modules" ] || die "$modules: no such directory of modules"
@@ -181,7 +216,7 @@ driver_src=$root/guest-agent/driver
 contract=$root/include/vhost-sc/virtio_sc.h
 kernel_cc=$(sed -n 's/^CC *=.*)\(gcc-[0-9]*\).*/\1/p' "$headers/.kernelvariables" 2>/dev/null || true)
 need "${kernel_cc:-gcc}" "${kernel_cc:-gcc}"
-driver_key=$(key "$driver_src/virtio_sc.c" "$driver_src/Kbuild" "$contract" "$headers/.config" \
+driver_key=$(key "$0" "$driver_src/virtio_sc.c" "$driver_src/Kbuild" "$contract" "$headers/.config" \
 	"$headers/Module.symvers" "$("${kernel_cc:-gcc}" --version | head -n1)")
 driver=$cache/driver/$driver_key/virtio_sc.ko
 if [ ! -f "$driver" ]; then
@@ -195,7 +230,8 @@ if [ ! -f "$driver" ]; then
 	# Without type information for BPF: that would take pahole and the kernel with its symbols.
 	make -s -C "$headers" M="$work/guest-agent/driver" CONFIG_DEBUG_INFO_BTF_MODULES= modules >"$work/log" 2>&1 ||
 		die "virtio_sc.ko does not build, see $work/log: $(tail -n5 "$work/log")"
-	strip --strip-debug "$work/guest-agent/driver/virtio_sc.ko"
+	# The build id is a hash over debug information too, which names directories.
+	strip --strip-debug --remove-section=.note.gnu.build-id "$work/guest-agent/driver/virtio_sc.ko"
 	mkdir -p "${driver%/*}"
 	mv "$work/guest-agent/driver/virtio_sc.ko" "$driver"
 	rm -rf "$work"
@@ -204,7 +240,7 @@ fi
 # ---- sc-init ----
 
 init_src=$root/guest-agent/init/sc-init.c
-init=$cache/init/$(key "$init_src" "$(gcc --version | head -n1)")/sc-init
+init=$cache/init/$(key "$0" "$init_src" "$(gcc --version | head -n1)")/sc-init
 if [ ! -f "$init" ]; then
 	say "building sc-init"
 	mkdir -p "${init%/*}"
@@ -222,7 +258,9 @@ if [ -n "$shell" ]; then
 	! ldd "$busybox" >/dev/null 2>&1 || die "$busybox is not static: install package busybox-static"
 fi
 
+vmlinux=$cache/vmlinux/$(key "$kernel")
+mkdir -p "${vmlinux%/*}"
 say "packing $out"
-exec python3 "$here/mkinitramfs.py" --kernel "$kernel" --modules "$modules" --driver "$driver" --init "$init" \
+exec python3 "$here/mkinitramfs.py" --kernel "$kernel" --vmlinux "$vmlinux" --modules "$modules" --driver "$driver" --init "$init" \
 	--agent "$agent" ${busybox:+--shell "$busybox"} --role "$role" --role-list "$role_list" \
 	--package "$package" --package-version "$package_version" --package-sha256 "$package_sha256" --out "$out"

@@ -267,6 +267,16 @@ def extract_vmlinux(image):
     return elf if elf[:4] == b"\x7fELF" else None
 
 
+def cached_vmlinux(image, cache):
+    """extract_vmlinux(), which takes seconds, or what it gave for this kernel before: the file `cache`."""
+    if cache and os.path.exists(cache):
+        return read(cache)
+    vmlinux = extract_vmlinux(image)
+    if cache and vmlinux:
+        write(cache, vmlinux)
+    return vmlinux
+
+
 def kernel_release(image):
     """The release that a bzImage names, as uname -r prints it."""
     offset, = struct.unpack_from("<H", image, 0x20E)
@@ -323,7 +333,7 @@ def build(args):
     for m in module_list:
         if m["vermagic"].split()[:1] != [release]:
             raise Failure(f"module {m['name']} is for kernel {m['vermagic']}, not for {release}")
-    vmlinux = extract_vmlinux(image)
+    vmlinux = cached_vmlinux(image, args.vmlinux)
 
     os.makedirs(args.out, exist_ok=True)
     write(f"{args.out}/vmlinuz", image)
@@ -369,6 +379,7 @@ def show(manifest, out):
 def main(argv=None):
     ap = argparse.ArgumentParser(description="Packs a service domain's guest image (see build-image.sh).")
     ap.add_argument("--kernel", required=True, help="stock vmlinuz")
+    ap.add_argument("--vmlinux", help="file that keeps the unpacked kernel for the next time; one for each vmlinuz")
     ap.add_argument("--modules", required=True, help="the kernel's lib/modules/VERSION")
     ap.add_argument("--driver", required=True, help="virtio_sc.ko")
     ap.add_argument("--init", required=True, help="sc-init")

@@ -2,8 +2,8 @@
 """What every part of scctl uses: its error type, where things lie, sizes, running programs, writing files.
 
 Where things lie. scctl runs from a source tree (libvirt-xml/scctl beside kvm/, with a build directory) and from an
-installation (PREFIX/lib/vhost-sc holds scctl, its modules, kvm's scripts and the programs). Both are told apart by
-where this file is. The environment overrides each directory, for tests and for people with a tree of their own:
+installation (PREFIX/libexec/vhost-sc holds scctl, its modules, kvm's scripts and the agent; PREFIX/bin the programs). Both
+are told apart by where this file is. The environment overrides each directory, for tests and for people with a tree of their own:
 
     VHOST_SC_BUILD     build directory (default: build beside libvirt-xml)
     VHOST_SC_QEMU      the patched qemu-system-x86_64
@@ -77,6 +77,11 @@ def domain_run_dir(name):
     return os.path.join(run_dir(), name)
 
 
+def image_cache():
+    """Where kvm/build-image.sh keeps what it downloaded and built."""
+    return os.path.join(TOP, '.cache/kvm') if in_tree() else '/var/cache/vhost-sc'
+
+
 def console_log(name):
     return os.path.join(log_dir(), name + '.console.log')
 
@@ -90,7 +95,7 @@ def build_dir():
     return os.environ.get('VHOST_SC_BUILD') or os.path.join(TOP, 'build')
 
 
-# Where each of our programs is, relative to the build directory and to an installation's PREFIX/lib/vhost-sc.
+# Where each of our programs is, relative to the build directory.
 _PROGRAMS = {
     'vhost-scd': 'vhost-sc/vhost-scd',
     'sc-agent': 'guest-agent/sc-agent',
@@ -102,15 +107,16 @@ _PROGRAMS = {
 def find_program(name):
     """The path of one of our programs. Raises Refusal, with the remedy, if it is not there."""
     built = os.path.join(build_dir(), _PROGRAMS[name])
-    installed = os.path.join(HERE, name)
-    tries = [built] if in_tree() or 'VHOST_SC_BUILD' in os.environ else [installed, built]
+    prefix = os.path.dirname(os.path.dirname(HERE))
+    installed = [os.path.join(directory, name) for directory in (HERE, prefix + '/bin', prefix + '/sbin')]
+    tries = [built] if in_tree() or 'VHOST_SC_BUILD' in os.environ else installed
     for path in tries:
         if os.access(path, os.X_OK):
             return os.path.realpath(path)
     if in_tree():
         raise Refusal(f'{name} is not built ({built} is missing): run `ninja -C {build_dir()}`, or set VHOST_SC_BUILD '
                       'to your build directory')
-    raise Refusal(f'{name} is not installed ({installed} is missing): install vhost-sc again')
+    raise Refusal(f'{name} is not installed ({tries[0]} is missing): install vhost-sc again')
 
 
 def find_qemu():

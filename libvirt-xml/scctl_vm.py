@@ -19,7 +19,7 @@ import xml.etree.ElementTree as ET
 import scctl_broker as broker
 import scctl_libvirt as libvirt
 from scctl_common import (GIB, MIB, Refusal, console_log, domain_run_dir, find_kvm_dir, find_program,
-                          find_qemu, log_dir, make_dirs, pid_alive, read_text, run, state_dir, write_file)
+                          find_qemu, image_cache, log_dir, make_dirs, pid_alive, read_text, run, state_dir, write_file)
 from scctl_config import Domain, check_name, config_path
 from scctl_host import Host, choose_pinning, hugepages_enough, io_uring_refusal, qemu_has_io_uring, takes_direct_io
 from scctl_xml import Setting, generate
@@ -74,7 +74,9 @@ def make_image(domain, ready_made=''):
         argv += ['--kernel', domain.kernel, '--modules', domain.modules, '--headers', domain.headers]
     if domain.debug_shell:
         argv.append('--debug-shell')
-    run(argv, 'making the guest image', timeout=IMAGE_SECONDS)
+    env = dict(os.environ)
+    env.setdefault('SC_CACHE', image_cache())
+    run(argv, 'making the guest image', timeout=IMAGE_SECONDS, env=env)
     return out
 
 

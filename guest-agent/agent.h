@@ -113,13 +113,6 @@ struct call {
 	uint32_t lane_life; /* of the lane when fetched; another one then: nobody waits any more */
 	bool has_pos;	    /* holds h's position */
 	bool has_pos2;	    /* holds h2's position */
-	bool synced;	    /* locks: the broker was asked (SC_MSG_SYNC) */
-	bool waiting;	    /* locks: in a wait queue. Guarded by the lock manager's lock */
-	bool cancelled;	    /* locks: SC_OP_CANCEL or DETACH came. Likewise */
-	struct call *all_next; /* locks: list of all waiters. Likewise */
-	struct call *all_prev;
-	void *lock_ctx;	    /* locks: the file waited for */
-	int64_t deadline;   /* locks: when SYNC is given up, in ns of CLOCK_MONOTONIC */
 };
 
 /* Whoever executes operations: a poller or a worker. Its own thread alone uses it. */

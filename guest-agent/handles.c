@@ -249,6 +249,11 @@ bool handle_hold_live(struct handle *h)
 	return true;
 }
 
+bool handle_is_live(const struct handle *h)
+{
+	return atomic_load_explicit(&h->ref, memory_order_acquire) & HANDLE_LIVE;
+}
+
 bool handle_put(struct handle *h)
 {
 	uint64_t before = atomic_fetch_sub_explicit(&h->ref, 1, memory_order_acq_rel);

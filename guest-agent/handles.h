@@ -92,6 +92,9 @@ struct handle *handle_grant(struct handles *t, uint64_t name, uint64_t secret, u
  * hold a user of its own. */
 bool handle_kill(struct handle *h);
 
+/* False once it was killed. */
+bool handle_is_live(const struct handle *h);
+
 /* Drops a user. True if it was the last one: then the caller must call handle_reap(), which closes the descriptor (may
  * block), from a thread that may. */
 bool handle_put(struct handle *h);

@@ -9,9 +9,8 @@
  *   POSIX        owner: the host process. Byte ranges; split and merge; deadlock between processes is found (EDEADLK)
  *   OFD          owner: the handle. Byte ranges, in one space with POSIX locks
  *
- * flock and record locks do not see each other. Waiters are served first come, first served per file: a released or
- * shrunk lock has all waiters of the file look again, in order, and one that must go on waiting bars those behind it
- * only where its range conflicts with theirs... that is, never: as in Linux, who can have the lock takes it.
+ * flock and record locks do not see each other. When something is released, the waiters of that file look again in the
+ * order of their coming, and each that can have its lock now takes it.
  *
  * A lock may still be held for an owner that is gone already, when the closing of its last descriptor has not been
  * reported yet. So before a conflict is told to a caller that does not wait, main asks the broker (SC_MSG_SYNC), and the
@@ -46,9 +45,6 @@ void locks_process_gone(struct locks *l, uint32_t process);
 int locks_cancel(struct locks *l, const struct channel *ch, uint32_t lane, uint32_t tag);
 /* All waiters of a session get -EINTR. */
 void locks_cancel_session(struct locks *l, uint32_t session);
-
-/* How many calls wait. Any thread. */
-uint32_t locks_waiting(struct locks *l);
 
 /* Main: true if a SYNC is to be sent, and its seq is *seq. */
 bool locks_sync_wanted(struct locks *l, uint32_t seq);

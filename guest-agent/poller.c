@@ -103,6 +103,7 @@ struct poller {
 	_Alignas(SC_LINE) _Atomic bool mail; /* mailbox is not empty */
 	_Atomic bool stopping;
 	_Atomic bool quiet;
+	_Atomic uint32_t waiting; /* calls in the lock manager's queues */
 	_Atomic uint32_t assigned; /* channels, as main counts them */
 	pthread_mutex_t mail_lock;
 	struct channel *mailbox;
@@ -795,7 +796,7 @@ static bool poller_spin(struct poller *p)
 static void note_quiet(struct poller *p)
 {
 	bool quiet = atomic_load_explicit(&p->agent->quiescing, memory_order_acquire) &&
-		     p->inflight <= locks_waiting(p->agent->locks);
+		     p->inflight <= atomic_load_explicit(&p->waiting, memory_order_relaxed);
 
 	atomic_store_explicit(&p->quiet, quiet, memory_order_release);
 }
@@ -921,6 +922,11 @@ uint32_t poller_round(const struct poller *p)
 bool poller_is_quiet(const struct poller *p)
 {
 	return atomic_load_explicit(&p->quiet, memory_order_acquire);
+}
+
+void poller_note_waiting(struct poller *p, int change)
+{
+	atomic_fetch_add_explicit(&p->waiting, (uint32_t)change, memory_order_relaxed);
 }
 
 uint32_t poller_channels(const struct poller *p)

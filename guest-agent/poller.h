@@ -75,6 +75,9 @@ struct actor *poller_actor(struct poller *p);
 /* Requests seen in the present round so far: a lone one is worth a direct system call, several share one. */
 uint32_t poller_round(const struct poller *p);
 
+/* For the lock manager, with its lock held: so many calls of the poller more (or less) wait for locks. Any thread. */
+void poller_note_waiting(struct poller *p, int change);
+
 /* True if nothing is in execution but calls that wait for locks. For QUIESCE. */
 bool poller_is_quiet(const struct poller *p);
 void poller_wake(struct poller *p);

@@ -11,8 +11,6 @@ test sends or reads is laid out here by the headers in include/vhost-sc/; nothin
         h = ch.open(root, "file", os.O_RDWR | os.O_CREAT, 0o644)
         ch.write(h, b"text", off=0)
 """
-import ctypes
-import errno
 import fcntl
 import mmap
 import os
@@ -121,10 +119,10 @@ class Channel:
     # raw memory
 
     def u32(self, off):
-        return struct.unpack_from("<I", self.mem, off)[0]
+        return struct.unpack_from("I", self.mem, off)[0]  # native: one load or store, where "<I" goes byte by byte
 
     def set_u32(self, off, value):
-        struct.pack_into("<I", self.mem, off, value & 0xffffffff)
+        struct.pack_into("I", self.mem, off, value & 0xffffffff)
 
     def lane_off(self, lane):
         return self.lanes_off + lane * 256
@@ -150,14 +148,14 @@ class Channel:
         self.depth[lane] = 1 << log2
         self.set_u32(self.lane_off(lane) + 68, log2)
         word = 192 + lane // 64 * 8
-        bits = struct.unpack_from("<Q", self.mem, word)[0] | 1 << lane % 64
-        struct.pack_into("<Q", self.mem, word, bits)
+        bits = struct.unpack_from("Q", self.mem, word)[0] | 1 << lane % 64
+        struct.pack_into("Q", self.mem, word, bits)
         self.set_u32(128, self.u32(128) + 1)
 
     def drop_lane(self, lane):
         word = 192 + lane // 64 * 8
-        bits = struct.unpack_from("<Q", self.mem, word)[0] & ~(1 << lane % 64)
-        struct.pack_into("<Q", self.mem, word, bits)
+        bits = struct.unpack_from("Q", self.mem, word)[0] & ~(1 << lane % 64)
+        struct.pack_into("Q", self.mem, word, bits)
         self.set_u32(128, self.u32(128) + 1)
         self.depth[lane] = 0
 

@@ -108,6 +108,9 @@ class Channel:
         self.agent, self.slot, self.session, self.process, self.pid = agent, slot, session, process, pid
         self.size, self.nlanes, self.entries, self.lanes_off, self.slots_off, self.cqes_off, self.arena, self.pool = lay
         self.mem = mem
+        # Indices that the agent watches are written and read as whole words: struct.pack_into() clears them first.
+        self.view = memoryview(mem)
+        self.words, self.quads = self.view.cast("I"), self.view.cast("Q")
         self.memfd, self.call_fd, self.kick_fd = fds
         self.depth = [0] * self.nlanes
         self.tails = [0] * self.nlanes
@@ -119,10 +122,10 @@ class Channel:
     # raw memory
 
     def u32(self, off):
-        return struct.unpack_from("I", self.mem, off)[0]  # native: one load or store, where "<I" goes byte by byte
+        return self.words[off // 4]
 
     def set_u32(self, off, value):
-        struct.pack_into("I", self.mem, off, value & 0xffffffff)
+        self.words[off // 4] = value & 0xffffffff
 
     def lane_off(self, lane):
         return self.lanes_off + lane * 256
@@ -148,14 +151,12 @@ class Channel:
         self.depth[lane] = 1 << log2
         self.set_u32(self.lane_off(lane) + 68, log2)
         word = 192 + lane // 64 * 8
-        bits = struct.unpack_from("Q", self.mem, word)[0] | 1 << lane % 64
-        struct.pack_into("Q", self.mem, word, bits)
+        self.quads[word // 8] |= 1 << lane % 64
         self.set_u32(128, self.u32(128) + 1)
 
     def drop_lane(self, lane):
         word = 192 + lane // 64 * 8
-        bits = struct.unpack_from("Q", self.mem, word)[0] & ~(1 << lane % 64)
-        struct.pack_into("Q", self.mem, word, bits)
+        self.quads[word // 8] &= ~(1 << lane % 64)
         self.set_u32(128, self.u32(128) + 1)
         self.depth[lane] = 0
 
@@ -290,6 +291,8 @@ class Channel:
         return struct.unpack("<IIqqII", self.get(self.data_off(lane), 32))
 
     def free(self):
+        for view in (self.words, self.quads, self.view):
+            view.release()
         self.mem.close()
         for fd in (self.memfd, self.call_fd, self.kick_fd):
             os.close(fd)

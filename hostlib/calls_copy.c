@@ -28,8 +28,10 @@
 #define CHUNK	  (256u * 1024u) /* bytes moved at once */
 #define COUNT_MAX 0x7ffff000ul	 /* most bytes that the kernel moves in one call */
 
-/* splice's flags, which glibc hides from C17. */
-#define SPLICE_KNOWN 0xful
+#ifndef SPLICE_F_NONBLOCK
+#define SPLICE_F_NONBLOCK 2
+#endif
+#define SPLICE_KNOWN 0xful /* SPLICE_F_ALL */
 
 /* One end of a transfer. */
 struct end {
@@ -201,6 +203,8 @@ static long fill_pipe(struct sc_thread *t, struct end *in, struct end *out, uint
 
 	if (!buf)
 		return -ENOMEM;
+	if (end_flags(out) & O_NONBLOCK)
+		flags |= SPLICE_F_NONBLOCK;
 	got = end_read(t, in, buf, want);
 	put = got;
 	if (got > 0) {
@@ -302,13 +306,12 @@ static long sendfile_error(const struct end *in, const struct end *out, uint64_t
 
 static long sendfile_move(struct sc_thread *t, struct end *in, struct end *out, uint64_t count)
 {
-	long fl = end_flags(in) & O_NONBLOCK ? 2 /* SPLICE_F_NONBLOCK */ : 0;
 	long res;
 
 	if (!count)
 		return 0;
 	if (is_local_pipe(out))
-		return fill_pipe(t, in, out, count, fl);
+		return fill_pipe(t, in, out, count, 0);
 	if (same_domain(in, out) && in->file != out->file) {
 		res = copy_inside(t, in, out, count);
 		if (res >= 0 || res == -ENOSPC || res == -EIO || res == -EFBIG)
@@ -345,7 +348,7 @@ static long drain_pipe(struct sc_thread *t, struct end *in, struct end *out, uin
 {
 	struct pollfd p = {.fd = in->fd, .events = POLLIN};
 
-	if (flags & 2 /* SPLICE_F_NONBLOCK */ && sc_sys3(__NR_poll, &p, 1, 0) == 0)
+	if (flags & SPLICE_F_NONBLOCK && sc_sys3(__NR_poll, &p, 1, 0) == 0)
 		return -EAGAIN;
 	return pump(t, in, out, count, true);
 }

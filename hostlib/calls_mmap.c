@@ -119,7 +119,7 @@ long call_mmap(struct sc_thread *t, const struct sc_call *c)
 		return -EINVAL;
 	at = sc_sys6(__NR_mmap, fixed ? 0 : c->a[0], len, PROT_READ | PROT_WRITE,
 		     (flags & FLAGS_KEPT) | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (at < 0 && at > -SC_PAGE)
+	if (at < 0 && at > -(long)SC_PAGE)
 		return at;
 	err = fill(t, f, (uint8_t *)at, len, (uint64_t)c->a[5]);
 	if (!err)

@@ -10,7 +10,7 @@ f = os.open("f", os.O_RDWR | os.O_CREAT)
 d = os.open(".", os.O_RDONLY)
 path = os.open("f", os.O_PATH)
 r, w = os.pipe()
-names = {f: "file", d: "dir", path: "path", r: "r", w: "w", 999: "bad"}
+names = {f: "file", d: "dir", path: "path", r: "r", w: "w", 999: "bad", 60: "closed"}
 
 def show(what, got):
     print(what, [(names[a],) + tuple(b) for a, *b in sorted(got)], flush=True)
@@ -57,7 +57,7 @@ def sel(r_, w_, x_, t):
 os.read(r, 1)
 sel([f, r, d], [w, f], [f], 5)
 sel([r], [], [f, d], 0.05)
-sel([f], [999], [], 5)
+sel([f], [60], [], 5)
 sel([], [f], [], None)
 sel([r, f], [], [], 0)
 high = libc.fcntl(f, 0, 700)

@@ -7,6 +7,7 @@ standard error, and raises Refusal for what the user has to know. Exit status: 0
 
 import argparse
 import os
+import signal
 import sys
 import time
 
@@ -20,8 +21,8 @@ import scctl_libvirt as libvirt
 import scctl_status as status
 import scctl_vm as vm
 from scctl_apparmor import allow_emulator
-from scctl_common import (MIB, Refusal, Usage, find_program, find_qemu, log_dir, make_dirs, parse_size, read_text,
-                          show_size, to_json)
+from scctl_common import (MIB, Refusal, Usage, find_program, find_qemu, locked, log_dir, make_dirs, parse_size,
+                          read_text, show_size, to_json)
 from scctl_vm import say
 
 
@@ -49,7 +50,14 @@ def _absolute(path):
 def _check_disk_owner(domain):
     """Refuses a disk that another domain has."""
     for other in config.names():
-        if other != domain.name and os.path.realpath(config.load(other).disk) == os.path.realpath(domain.disk):
+        if other == domain.name:
+            continue
+        try:
+            theirs = config.load(other).disk
+        except Refusal as err:
+            say(f'domain {other} is left out of the check: {err}')
+            continue
+        if theirs and os.path.realpath(theirs) == os.path.realpath(domain.disk):
             raise Usage(f'disk {domain.disk} belongs to domain {other}: name another one')
 
 
@@ -69,7 +77,16 @@ def _check_libvirt(domain):
         domain.qemu_uid, domain.qemu_gid = user.pw_uid, user.pw_gid
     else:
         domain.qemu_uid, domain.qemu_gid, _ = libvirt.security()
-    vm.check_reach(domain, domain.qemu_user or vm.user_name(domain.qemu_uid))
+    vm.check_walls(domain, vm.user_name(domain.qemu_uid))
+    domain.granted = _granted_before(domain.name)
+
+
+def _granted_before(name):
+    """What an earlier define of the domain granted, so that undefine can take it back."""
+    try:
+        return config.load(name).granted if config.exists(name) else []
+    except Refusal:  # damaged: it is being replaced
+        return []
 
 
 def define(args):
@@ -91,21 +108,30 @@ def define(args):
 
     vm.say_choice(choice)
     say(f'pinning: {pinning.why}')
+    with locked(domain.name):
+        there = there or os.path.exists(domain.disk)
+        _make(domain, args, choice, None if there else size, root_mode)
+    say(f'domain {domain.name} is defined: start it with '
+        + (f'virsh start {domain.name}, or ' if domain.libvirt else '') + f'scctl start {domain.name}')
+    if args.json:
+        sys.stdout.write(to_json(status.domain_facts(domain)))
+
+
+def _make(domain, args, choice, size, root_mode):
+    """The part of define that changes things. size: of the disk to make; None: it is there."""
     make_dirs(log_dir())
-    if not there:
+    if size is not None:
         warning = disk.make(domain.disk, size, domain.fs, root_mode, 'sc-' + domain.name)
         say(f'disk {domain.disk}: made, {show_size(size)}, {domain.fs}')
         if warning:
             say(warning)
     say('guest image: making it (the first time downloads a kernel)')
     vm.make_image(domain, args.image)
+    if domain.libvirt:
+        vm.open_walls(domain, vm.user_name(domain.qemu_uid))
     domain.save()
     if domain.libvirt:
         _install_in_libvirt(domain, choice)
-    say(f'domain {domain.name} is defined: start it with '
-        + (f'virsh start {domain.name}, or ' if domain.libvirt else '') + f'scctl start {domain.name}')
-    if args.json:
-        sys.stdout.write(to_json(status.domain_facts(domain)))
 
 
 def _install_in_libvirt(domain, choice):
@@ -131,6 +157,12 @@ def _mode(text):
 
 def undefine(args):
     """Takes away what define made; the disk only if asked to."""
+    config.check_name(args.name)
+    with locked(args.name):
+        _undefine(args)
+
+
+def _undefine(args):
     domain = config.load(args.name)
     if vm.runners(domain):
         raise Refusal(f'domain {args.name} is running: scctl stop {args.name} first')
@@ -141,6 +173,7 @@ def undefine(args):
         if libvirt.state(args.name) and libvirt.is_ours(args.name):
             libvirt.undefine(args.name)
     broker.stop(args.name)
+    vm.close_walls(domain)
     vm.forget(domain)
     if not any(config.load(other).libvirt for other in config.names()):
         libvirt.remove_hook()
@@ -154,9 +187,15 @@ def undefine(args):
 
 def start(args):
     """Starts a domain in one of three ways, and waits for its agent."""
-    if args.loopback:
-        _start_loopback(args)
-        return
+    config.check_name(args.name)
+    with locked(args.name):
+        if args.loopback:
+            _start_loopback(args)
+        else:
+            _start_vm(args)
+
+
+def _start_vm(args):
     if args.root:
         raise Usage('--root goes with --loopback: a VM serves its disk')
     domain = config.load(args.name)
@@ -169,7 +208,8 @@ def start(args):
     if user:
         raise Refusal(f'disk {domain.disk} is in use: {user}')
     direct = args.direct or not domain.libvirt
-    vm.start_vm((vm.DirectVm if direct else vm.LibvirtVm)(domain), vm.choose_accel(args.accel or domain.accel), args.wait)
+    runner = vm.DirectVm(domain) if direct else vm.LibvirtVm(domain)
+    vm.start_vm(runner, vm.choose_accel(args.accel or domain.accel), args.wait)
 
 
 def _start_loopback(args):
@@ -196,7 +236,8 @@ def _start_loopback(args):
 
 
 def stop(args):
-    """Ends VM or agent, orderly if it can be, then the broker."""
+    """Ends VM or agent, orderly if it can be, then the broker. Also while another scctl waits for the agent."""
+    config.check_name(args.name)
     domain = vm.loopback_domain(args.name) if not config.exists(args.name) else config.load(args.name)
     running = vm.runners(domain)
     for runner in running:
@@ -260,7 +301,8 @@ def logs(args):
     """The last lines of a domain's logs."""
     config.check_name(args.name)
     domain = config.load(args.name) if config.exists(args.name) else vm.loopback_domain(args.name)
-    found = [(kind, path) for kind, path in status.log_files(domain) if args.only in ('', kind) and os.path.exists(path)]
+    found = [(kind, path) for kind, path in status.log_files(domain)
+             if args.only in ('', kind) and os.path.exists(path)]
     if not found:
         raise Refusal(f'domain {args.name} has no {args.only + " " if args.only else ""}log yet')
     for kind, path in found:
@@ -309,7 +351,8 @@ def broker_command(args):
 
 def libvirtd_command(args):
     """libvirt's daemons on a host without systemd."""
-    say({'start': libvirt.start_daemons, 'stop': libvirt.stop_daemons, 'restart': libvirt.restart_daemon}[args.action]())
+    do = {'start': libvirt.start_daemons, 'stop': libvirt.stop_daemons, 'restart': libvirt.restart_daemon}
+    say(do[args.action]())
 
 
 # ---- options ----
@@ -330,8 +373,10 @@ def _parser():
     cmd.add_argument('--accel', choices=config.ACCELERATORS, help='instead of what the domain was defined with')
     cmd.add_argument('--wait', type=_seconds, metavar='S', help='wait at most so long for the agent; 0: do not wait')
     cmd = add('stop', stop, 'stop a domain: calls finish, file system is unmounted')
-    cmd.add_argument('--timeout', type=_seconds, default=vm.STOP_SECONDS, metavar='S', help='then by force (default %(default)s)')
-    cmd.add_argument('--keep-broker', action='store_true', help='applications keep their channels and wait for the next start')
+    cmd.add_argument('--timeout', type=_seconds, default=vm.STOP_SECONDS, metavar='S',
+                     help='then by force (default %(default)s)')
+    cmd.add_argument('--keep-broker', action='store_true',
+                     help='applications keep their channels and wait for the next start')
     cmd = add('wait', wait, 'wait until a domain serves, or is down')
     cmd.add_argument('--state', choices=('up', 'down'), default='up', help='which (default up)')
     cmd.add_argument('--timeout', type=_seconds, default=240, metavar='S', help='at most so long (default %(default)s)')
@@ -394,17 +439,20 @@ def _add_define(sub):
     cmd.add_argument('--channels', type=int, default=config.DEFAULT_CHANNELS, metavar='N',
                      help='processes that can be attached at a time (default %(default)s)')
     cmd.add_argument('--window-size', default='2G', metavar='SIZE', help='shared memory of all channels (default 2G)')
-    cmd.add_argument('--allow-user', action='append', default=[], metavar='USER', help='who may attach; may be repeated')
+    cmd.add_argument('--allow-user', action='append', default=[], metavar='USER',
+                     help='who may attach; may be repeated')
     cmd.add_argument('--allow-group', action='append', default=[], metavar='GROUP',
                      help='the same for a group; without either everyone may')
     cmd.add_argument('--max-per-user', type=int, default=0, metavar='N', help='channels for each user')
-    cmd.add_argument('--deadline-ms', type=int, default=0, metavar='MS', help='calls wait so long for a domain that is gone')
+    cmd.add_argument('--deadline-ms', type=int, default=0, metavar='MS',
+                     help='calls wait so long for a domain that is gone')
     cmd.add_argument('--ready', type=_seconds, default=0, metavar='S', help='the agent has to report within')
     cmd.add_argument('--kernel', default='', metavar='IMAGE', help='a guest kernel of your own, with both of')
     cmd.add_argument('--modules', default='', metavar='DIR', help='its lib/modules/VERSION')
     cmd.add_argument('--headers', default='', metavar='DIR', help='its build directory')
     cmd.add_argument('--image', default='', metavar='DIR', help='a ready guest image (kvm/build-image.sh)')
-    cmd.add_argument('--debug-shell', action='store_true', help='an image with a shell on its console; not for production')
+    cmd.add_argument('--debug-shell', action='store_true',
+                     help='an image with a shell on its console; not for production')
     cmd.add_argument('--append', default='', metavar='WORDS', help='added to the guest\'s kernel command line')
     cmd.add_argument('--pin', default='auto', metavar='auto|none|CPUS', help='host CPUs of the vCPUs (default auto)')
     cmd.add_argument('--hugepages', choices=config.HUGEPAGES, default='none', help='for guest memory (default none)')
@@ -416,6 +464,8 @@ def _add_define(sub):
 def main(argv=None):
     """Runs a command. Returns the exit status."""
     args = _parser().parse_args(argv)
+    # As for an interrupt: what is half made is taken away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.umask(0o022)  # what is made here is read by QEMU's user; files that are not for everyone say so themselves
     try:
         return args.function(args) or 0

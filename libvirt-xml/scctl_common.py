@@ -2,8 +2,9 @@
 """What every part of scctl uses: its error type, where things lie, sizes, running programs, writing files.
 
 Where things lie. scctl runs from a source tree (libvirt-xml/scctl beside kvm/, with a build directory) and from an
-installation (PREFIX/libexec/vhost-sc holds scctl, its modules, kvm's scripts and the agent; PREFIX/bin the programs). Both
-are told apart by where this file is. The environment overrides each directory, for tests and for people with a tree of their own:
+installation (PREFIX/libexec/vhost-sc holds scctl, its modules, kvm's scripts and the agent; PREFIX/bin the programs).
+Both are told apart by where this file is. The environment overrides each directory, for tests and for people with a
+tree of their own:
 
     VHOST_SC_BUILD     build directory (default: build beside libvirt-xml)
     VHOST_SC_QEMU      the patched qemu-system-x86_64
@@ -14,11 +15,14 @@ are told apart by where this file is. The environment overrides each directory, 
     VHOST_SC_LIBVIRT_HOOKS  libvirt's hook directory            /etc/libvirt/hooks
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import subprocess
 import tempfile
+import time
 
 
 class Refusal(Exception):
@@ -239,6 +243,37 @@ def write_file(path, text, mode=0o644):
     finally:
         if temp:
             os.unlink(temp)
+
+
+LOCK_SECONDS = 5
+
+
+@contextlib.contextmanager
+def locked(name):
+    """Holds the lock of domain `name` against other scctl commands that change it; refuses if one of them goes on.
+
+    Not for the libvirt hook: the command that makes libvirt call it holds the lock.
+    """
+    make_dirs(run_dir())
+    path = os.path.join(run_dir(), f'.{name}.lock')
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        raise Refusal(f'{path} cannot be opened: {err.strerror}: run this as root, or as who started the '
+                      'domain') from err
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Refusal(f'another scctl is at work on domain {name}: wait until it is done') from None
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(fd)
 
 
 def to_json(data):

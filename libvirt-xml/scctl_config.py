@@ -61,6 +61,7 @@ class Domain:
     qemu_user: str = ''          # whom QEMU is to run as; '': libvirt's choice
     qemu_uid: int = -1           # whom it does run as under libvirt, so that the hook need not ask; -1: not known
     qemu_gid: int = -1
+    granted: list = field(default_factory=list)  # directories that define let QEMU's user pass through
     uuid: str = ''               # libvirt's; kept across redefinitions
     image_dir: str = ''          # the guest image: vmlinuz, initrd, manifest.json
 
@@ -95,14 +96,15 @@ class Domain:
         return 1 << ((self.window_bytes // (self.channels + 1)).bit_length() - 1)
 
     def lanes(self):
-        """Lanes of each channel: the broker's default, or as many as a small channel holds (each takes about 86 KiB)."""
+        """Lanes of each channel: the broker's default, or what a small channel holds (a lane takes about 86 KiB)."""
         return min(DEFAULT_LANES, self.slot_bytes() // (128 * KIB))
 
     def _check_window(self):
         size = self.window_bytes
         if size < 2 * MIN_SLOT or size & (size - 1):
-            raise Usage(f'--window-size {show_size(size)}: it must be a power of two, at least {show_size(2 * MIN_SLOT)}'
-                        f'; for {self.channels} channels of 16M: {show_size(_power_of_two((self.channels + 1) << 24))}')
+            wanted = show_size(_power_of_two((self.channels + 1) << 24))
+            raise Usage(f'--window-size {show_size(size)}: it must be a power of two, at least '
+                        f'{show_size(2 * MIN_SLOT)}; for {self.channels} channels of 16M: {wanted}')
         if self.slot_bytes() < MIN_SLOT:
             raise Usage(f'--window-size {show_size(size)} leaves {self.slot_bytes() // KIB}K for each of '
                         f'{self.channels} channels, which need 1M: use --window-size '

@@ -5,9 +5,9 @@ A new disk is a sparse raw image with one file system on the whole of it (no par
 reads it). It is made under a temporary name beside its place, and given its name by link(2), which fails if someone
 else was faster; so an interrupted or a second `define` never leaves, nor meets, half a disk.
 
-Whether a disk is in use is asked in three ways, because its users declare themselves in three ways: QEMU holds OFD locks
-on bytes of the image from 100 on; the kernel holds a mounted block device exclusively; and a loop device names its
-backing file.
+Whether a disk is in use is asked in three ways, because its users declare themselves in three ways: QEMU holds OFD
+locks on bytes of the image from 100 on; the kernel holds a mounted block device exclusively; and a loop device names
+its backing file.
 """
 
 import errno
@@ -139,6 +139,8 @@ def make(path, size, fs, root_mode, label):
     directory = os.path.dirname(path)
     make_dirs(directory)
     room = os.statvfs(directory)
+    for left in glob.glob(os.path.join(glob.escape(directory), '.' + glob.escape(os.path.basename(path)) + '.*.new')):
+        os.unlink(left)  # of a define that was killed; nobody else defines this domain now (scctl_common.locked)
     temp = None
     try:
         fd, temp = tempfile.mkstemp(prefix='.' + os.path.basename(path) + '.', suffix='.new', dir=directory)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """scctl doctor: what this host has and lacks for service domains, each with its remedy.
 
-A check is a function from Facts to findings. It never raises: what cannot be found out is a finding as well. Facts holds
-everything that a check looks at, so that tests can show it another host.
+A check is a function from Facts to findings. What cannot be found out is a finding as well. Facts holds everything that
+a check looks at, so that tests can show it another host.
 """
 
 import ctypes
@@ -174,8 +174,8 @@ def _limits(facts):
         yield Finding('open files', OK, f'up to {"any number" if hard == resource.RLIM_INFINITY else hard} per process')
     hard = facts.limits(resource.RLIMIT_MEMLOCK)[1]
     if hard != resource.RLIM_INFINITY and hard < 64 << 20:
-        yield Finding('locked memory', WARN, f'at most {hard >> 10} KiB may be locked (ulimit -Hl); registered io_uring '
-                      'buffers and devices that are passed through need more', 'raise memlock (limits.conf)')
+        yield Finding('locked memory', WARN, f'at most {hard >> 10} KiB may be locked (ulimit -Hl); registered '
+                      'io_uring buffers and devices that are passed through need more', 'raise memlock (limits.conf)')
     else:
         yield Finding('locked memory', OK, 'enough may be locked')
 
@@ -220,7 +220,7 @@ def _directories(facts):
     if os.access(probe, os.W_OK):
         yield Finding('directories', OK, f'sockets go to {path}')
     else:
-        yield Finding('directories', WARN, f'this user may not write to {path}: domains are defined and started by root',
+        yield Finding('directories', WARN, f'this user may not write to {path}: root defines and starts domains',
                       'run as root, or set VHOST_SC_RUNDIR for a loopback domain')
     for name in config.names():
         try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """libvirt: what it can tell, defining and starting domains, our hook in it, and its daemons on hosts without systemd.
 
-All through virsh, so that what scctl does is what a person could have typed. Nothing here may be used by the hook itself:
-libvirtd waits for the hook, and a hook that asks libvirtd waits for ever.
+All through virsh, so that what scctl does is what a person could have typed. Nothing here may be used by the hook
+itself: libvirtd waits for the hook, and a hook that asks libvirtd waits for ever.
 """
 
 import json
@@ -37,6 +37,8 @@ def why_unreachable():
     try:
         _virsh(['version'], 'asking libvirt', 20)
     except Refusal as err:
+        if os.geteuid() != 0 and daemon_pid('libvirtd'):
+            return 'libvirt does not answer this user: run as root, or join the group libvirt'
         if shutil.which('libvirtd', path=_sbin_path()) is None:
             return 'libvirt is not installed: apt-get install libvirt-daemon-system'
         if not daemon_pid('libvirtd') and not daemon_pid('virtqemud'):

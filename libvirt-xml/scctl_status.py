@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What runs, for people and for programs: `scctl status`, `scctl list`.
 
-The broker's own status is passed on as it is (vhost-scd(8) lists its fields); what scctl knows beyond it is added. Text for
-people is made from both, and leaves out what is not there: a broker of another version is no reason to say nothing.
+The broker's own status is passed on as it is (vhost-scd(8) lists its fields); what scctl knows beyond it is added. Text
+for people is made from both, and leaves out what is not there: a broker of another version is no reason to say nothing.
 """
 
 import os

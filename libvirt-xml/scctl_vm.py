@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The VM of a domain: its image, what it looks like on this host, and running it with libvirt, without, or not at all.
 
-kvm/start.py says what a service VM is; a VM under libvirt gets its kernel command line and its kernel from there too, so
-that both ways of starting agree. The three ways are classes with the same methods (start, stop, state): LibvirtVm,
-DirectVm and Loopback.
+kvm/start.py says what a service VM is; a VM under libvirt gets its kernel command line and its kernel from there too,
+so that both ways of starting agree. The three ways are classes with the same methods (start, stop, running, gone):
+LibvirtVm, DirectVm and Loopback.
 """
 
 import os
@@ -11,6 +11,7 @@ import pwd
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -20,7 +21,8 @@ import scctl_broker as broker
 import scctl_libvirt as libvirt
 from scctl_common import (GIB, MIB, Refusal, console_log, domain_run_dir, find_kvm_dir, find_program,
                           find_qemu, image_cache, log_dir, make_dirs, pid_alive, read_text, run, state_dir, write_file)
-from scctl_config import Domain, check_name, config_path
+from scctl_config import Domain, check_name, config_path, load, names
+from scctl_disk import find_program as find_system_program
 from scctl_host import Host, choose_pinning, hugepages_enough, io_uring_refusal, qemu_has_io_uring, takes_direct_io
 from scctl_xml import Setting, generate
 
@@ -169,10 +171,11 @@ def define_in_libvirt(domain, accelerator):
 
 # ---- who may read what ----
 
-def may_reach(path, uid, gid):
+def may_reach(path, uid, gid, assume=()):
     """The first directory on the way to `path` that (uid, gid) may not enter; '' if there is none.
 
-    By mode bits alone; an ACL that grants more shows in the group bits of the mode, and is taken for granted.
+    assume: directories that are taken to be no obstacle. Groups other than gid are not asked: an answer that is too
+    strict costs an ACL entry that was not needed.
     """
     if uid == 0:
         return ''
@@ -181,35 +184,70 @@ def may_reach(path, uid, gid):
         directory = os.path.dirname(directory)
     while True:
         about = os.stat(directory)
-        bits = stat.S_IXOTH | (stat.S_IXUSR if about.st_uid == uid else 0) | (stat.S_IXGRP if about.st_gid == gid else 0)
-        if not about.st_mode & bits and not _acl_grants(directory, uid):
+        bit = stat.S_IXUSR if about.st_uid == uid else stat.S_IXGRP if about.st_gid == gid else stat.S_IXOTH
+        if not about.st_mode & bit and directory not in assume and not _acl_grants(directory, uid):
             return directory
         if directory == '/':
             return ''
         directory = os.path.dirname(directory)
 
 
+_ACL_USER, _ACL_MASK = 0x02, 0x10  # linux/posix_acl_xattr.h
+_ACL_ENTRY = struct.Struct('<HHI')
+
+
 def _acl_grants(directory, uid):
-    """True if an access ACL names this user with search permission."""
+    """True if an access ACL names this user with search permission, and its mask lets it through."""
     try:
         acl = os.getxattr(directory, 'system.posix_acl_access')
     except OSError:
         return False
-    for at in range(4, len(acl) - 7, 8):
-        tag, perm = acl[at] | acl[at + 1] << 8, acl[at + 2]
-        who = int.from_bytes(acl[at + 4:at + 8], 'little')
-        if tag == 2 and who == uid and perm & 1:
-            return True
-    return False
+    granted, mask = 0, 7
+    for tag, perm, who in _ACL_ENTRY.iter_unpack(acl[4:]):
+        if tag == _ACL_USER and who == uid:
+            granted = perm
+        elif tag == _ACL_MASK:
+            mask = perm
+    return bool(granted & mask & 1)
 
 
-def check_reach(domain, user):
-    """Refuses a disk or a QEMU that libvirt's QEMU user cannot reach, with the ways out."""
-    for what, path in (('disk', domain.disk), ('QEMU', find_qemu()), ('state directory', state_dir(domain.name))):
-        wall = may_reach(path, domain.qemu_uid, domain.qemu_gid)
-        if wall:
-            raise Refusal(f'{what} {path}: QEMU runs as {user} under libvirt, who may not enter {wall}: put it elsewhere, '
-                          f'or allow it (setfacl -m u:{user}:x {wall}), or use --qemu-user root')
+def walls(domain):
+    """Directories on the way to disk, QEMU and guest image that QEMU's user may not enter."""
+    found = []
+    for path in (domain.disk, find_qemu(), os.path.join(domain.image_dir, 'vmlinuz')):
+        wall = may_reach(path, domain.qemu_uid, domain.qemu_gid, found)
+        while wall:
+            found.append(wall)
+            wall = may_reach(path, domain.qemu_uid, domain.qemu_gid, found)
+    return found
+
+
+def check_walls(domain, user):
+    """Refuses walls that define could not open."""
+    found = walls(domain)
+    if found and not find_system_program('setfacl'):
+        raise Refusal(f'QEMU runs as {user} under libvirt, who may not enter {found[0]}: apt-get install acl, to have '
+                      'that allowed; or put disk and build elsewhere; or use --qemu-user root')
+
+
+def open_walls(domain, user):
+    """Lets QEMU's user, and nobody else, pass through (not list) the directories in its way. Says so."""
+    for wall in walls(domain):
+        run([find_system_program('setfacl') or 'setfacl', '-m', f'u:{domain.qemu_uid}:--x', wall],
+            f'letting {user} pass through {wall}', timeout=20)
+        domain.granted.append(wall)
+        say(f'{user}, whom QEMU runs as, may now pass through {wall} (an ACL; undefine takes it back)')
+
+
+def close_walls(domain):
+    """Takes back what open_walls() gave, unless another domain needs it."""
+    needed = {wall for other in names() if other != domain.name for wall in load(other).granted}
+    for wall in set(domain.granted) - needed:
+        try:
+            run([find_system_program('setfacl') or 'setfacl', '-x', f'u:{domain.qemu_uid}', wall], 'setfacl',
+                timeout=20)
+        except Refusal as err:
+            say(f'{wall}: the ACL for user {domain.qemu_uid} stays: {err}')
 
 
 # ---- running ----

@@ -98,7 +98,8 @@ class Broker(Base):
         self.addCleanup(thread.join)
 
     def test_answers_that_are_none(self):
-        for at, (answer, pattern) in enumerate(((b'hello\n', 'not JSON'), (b'[]\n', 'not an object'), (b'', 'not JSON'))):
+        for at, (answer, pattern) in enumerate(((b'hello\n', 'not JSON'), (b'[]\n', 'not an object'),
+                                                (b'', 'not JSON'))):
             with self.subTest(at):
                 self._answering(answer)
                 with self.assertRefusal(pattern):
@@ -123,7 +124,8 @@ class Broker(Base):
 
 class Hook(Base):
 
-    XML = "<domain type='qemu'><metadata><sc:domain xmlns:sc='urn:vhost-sc:domain:1' role='storage'/></metadata></domain>"
+    XML = ("<domain type='qemu'><metadata><sc:domain xmlns:sc='urn:vhost-sc:domain:1' role='storage'/></metadata>"
+           "</domain>")
     OTHER = "<domain type='qemu'><metadata><x:y xmlns:x='urn:else'/></metadata></domain>"
 
     def setUp(self):
@@ -306,7 +308,8 @@ class Text(unittest.TestCase):
 
     def test_another_brokers_status(self):
         self.assertEqual(status.text({'name': 'x', 'state': 'down'}), 'x:  domain, down\n')
-        self.assertIn('why: the VM is paused', status.text({'name': 'x', 'state': 'starting', 'why': 'the VM is paused'}))
+        text = status.text({'name': 'x', 'state': 'starting', 'why': 'the VM is paused'})
+        self.assertIn('why: the VM is paused', text)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,9 @@
 
 import json
 import os
+import shutil
 import unittest
+from unittest import mock
 
 import sctest
 import scctl_common as common
@@ -196,6 +198,9 @@ class HugePages(sctest.Case):
 
 class Reach(sctest.Case):
 
+    def domain(self, disk):
+        return config.Domain(name='d1', disk=disk, image_dir=self.dir, qemu_uid=64055, qemu_gid=64055)
+
     def test_walls(self):
         os.makedirs(self.path('private/inner'), 0o755)
         os.chmod(self.path('private'), 0o700)
@@ -205,6 +210,40 @@ class Reach(sctest.Case):
         os.chmod(self.path('private'), 0o711)
         self.assertEqual(vm.may_reach(inside, 64055, 64055), '')
         self.assertEqual(vm.may_reach(self.path('not/there/yet.img'), 64055, 64055), '')
+
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which('setfacl'), 'needs root and setfacl')
+    def test_opened_and_closed_again(self):
+        os.makedirs(self.path('a/b'), 0o700)
+        domain = self.domain(self.path('a/b/d.img'))
+        os.chmod(self.path('a'), 0o700)
+        self.assertEqual(vm.walls(domain), [self.path('a/b'), self.path('a')])
+        with mock.patch.object(vm, 'say') as said:
+            vm.open_walls(domain, 'libvirt-qemu')
+        self.assertEqual(said.call_count, 2)
+        self.assertEqual(vm.walls(domain), [])
+        self.assertEqual(domain.granted, [self.path('a/b'), self.path('a')])
+        os.chmod(self.path('a'), 0o700)  # takes the ACL's mask away
+        self.assertEqual(vm.walls(domain), [self.path('a')])
+        vm.close_walls(domain)
+        self.assertEqual(vm.walls(domain), [self.path('a/b'), self.path('a')])
+
+    def test_without_setfacl(self):
+        os.makedirs(self.path('a'), 0o700)
+        domain = self.domain(self.path('a/d.img'))
+        with mock.patch.object(vm, 'find_system_program', return_value=None), \
+                self.assertRefusal('libvirt-qemu under libvirt, who may not enter .*: apt-get install acl'):
+            vm.check_walls(domain, 'libvirt-qemu')
+
+
+class Locks(sctest.Case):
+
+    def test_one_at_a_time(self):
+        with common.locked('d1'), mock.patch.object(common, 'LOCK_SECONDS', 0.1):
+            with common.locked('d2'):
+                pass
+            self.refused(1, 'another scctl is at work on domain d1', 'start', 'd1')
+        with common.locked('d1'):
+            pass
 
 
 if __name__ == '__main__':

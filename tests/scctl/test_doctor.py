@@ -15,7 +15,8 @@ from scctl_doctor import FAIL, OK, WARN
 from scctl_vm import kvm_accel
 
 KVM_WORKS = kvm_accel.Choice('kvm', 'auto', kvm_accel.Kvm('works', 'works', ''), 'KVM: /dev/kvm works', '', False)
-TCG = kvm_accel.Choice('tcg', 'auto', kvm_accel.Kvm('absent', 'none', 'x'), 'TCG: there is no /dev/kvm', 'load it', False)
+TCG = kvm_accel.Choice('tcg', 'auto', kvm_accel.Kvm('absent', 'none', 'x'), 'TCG: there is no /dev/kvm',
+                       'load it', False)
 
 
 class Doctor(sctest.Case):

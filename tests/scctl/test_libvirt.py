@@ -49,14 +49,16 @@ class Define(sctest.Case):
 
     def test_slot_of_our_device_stays_free(self):
         root = self.define()
-        taken = {int(a.get('slot'), 16) for a in root.iter('address') if a.get('type') == 'pci' and int(a.get('bus'), 16) == 0}
+        taken = {int(address.get('slot'), 16) for address in root.iter('address')
+                 if address.get('type') == 'pci' and int(address.get('bus'), 16) == 0}
         self.assertTrue(taken)
         self.assertNotIn(DEVICE_SLOT, taken)
 
     def test_no_device_was_added(self):
         devices = self.define().find('devices')
         kinds = {device.tag for device in devices}
-        self.assertLessEqual(kinds, {'emulator', 'disk', 'controller', 'serial', 'console', 'input', 'audio', 'memballoon'})
+        self.assertLessEqual(kinds, {'emulator', 'disk', 'controller', 'serial', 'console', 'input', 'audio',
+                                     'memballoon'})
         self.assertEqual(devices.find('memballoon').get('model'), 'none')
         self.assertEqual({i.get('bus') for i in devices.findall('input')}, {'ps2'})  # part of the machine
         self.assertEqual({c.get('type') for c in devices.findall('controller')}, {'usb', 'sata', 'pci'})

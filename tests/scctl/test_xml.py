@@ -152,8 +152,8 @@ class Xml(sctest.Case):
 
     @unittest.skipUnless(shutil.which('virt-xml-validate'), 'virt-xml-validate is not installed')
     def test_libvirts_schema(self):
-        variants = [dict(), dict(accel='kvm', pinning=PINNED, isolated=True), dict(hugepages='2M'), dict(hugepages='1G'),
-                    dict(qemu_ids=(1, 2), apparmor=True), dict(direct_io=False, io_uring=False)]
+        variants = [dict(), dict(accel='kvm', pinning=PINNED, isolated=True), dict(hugepages='2M'),
+                    dict(hugepages='1G'), dict(qemu_ids=(1, 2), apparmor=True), dict(direct_io=False, io_uring=False)]
         for at, changes in enumerate(variants):
             path = self.file(f'{at}.xml', generate(domain(), setting(**changes)))
             done = subprocess.run(['virt-xml-validate', path, 'domain'], capture_output=True, text=True, check=False)

@@ -42,6 +42,9 @@ features="
 --enable-vhost-user --enable-vhost-kernel --enable-vhost-net --enable-seccomp --enable-linux-io-uring
 --enable-avx2 --enable-coroutine-pool --enable-malloc-trim --enable-membarrier --enable-pie --enable-stack-protector"
 
+# Prefix of commands: Meson and its Python are Debian's, whatever else is in the caller's PATH; and no flags from there.
+clean="env -u CC -u CFLAGS -u CPPFLAGS -u LDFLAGS PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C"
+
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 cache=$(dirname -- "$here")/.cache/qemu
 prefix=
@@ -184,21 +187,15 @@ get_source()
 		case $name in '' | '#'*) continue ;; esac
 		run "$work/patch.log" patch -d "$work/fetch/source" -p1 -F0 --no-backup-if-mismatch -i "$here/$name"
 	done <"$here/series"
+	rm -rf "$work/fetch/apt"
 	mv "$work/fetch/source" "$work/source"
-	rm -rf "$work/fetch"
-}
-
-# Meson and its Python are Debian's, whatever else is in the caller's PATH; and no flags from the environment.
-clean_env()
-{
-	env -u CC -u CFLAGS -u CPPFLAGS -u LDFLAGS PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"
 }
 
 configure_in_build()
 {
 	cd "$work/build"
-	# shellcheck disable=SC2086 # a list of words
-	clean_env ../source/configure --without-default-features $features \
+	# shellcheck disable=SC2086 # lists of words
+	$clean ../source/configure --without-default-features $features \
 		--disable-user --disable-docs --disable-install-blobs --disable-debug-info --disable-werror \
 		--audio-drv-list= --with-git-submodules=ignore --meson=meson \
 		--with-pkgversion="$version with vhost-sc $key" \
@@ -229,8 +226,9 @@ compile()
 {
 	say "compiling with $jobs jobs (a few minutes)"
 	shown=0
-	NINJA_STATUS='[%p] ' clean_env nice ninja -C "$work/build" -j "$jobs" qemu-system-x86_64 qemu-img \
-		>"$work/ninja.log" 2>&1 &
+	# With exec, $! is ninja's, which stops the compilers when it is stopped.
+	(exec $clean NINJA_STATUS='[%p] ' nice ninja -C "$work/build" -j "$jobs" qemu-system-x86_64 qemu-img \
+		>"$work/ninja.log" 2>&1) &
 	background=$!
 	while kill -0 "$background" 2>/dev/null; do
 		sleep 1
@@ -238,12 +236,14 @@ compile()
 	done
 	if ! wait "$background"; then
 		background=
-		grep -n -A 12 '^FAILED:' "$work/ninja.log" | tail -n 40 >&2 || tail -n 30 "$work/ninja.log" >&2
+		sed -n '/^FAILED:/,$p' "$work/ninja.log" | head -n 40 >&2
+		tail -n 5 "$work/ninja.log" >&2
 		die "compilation failed (the whole output is in $work/ninja.log)"
 	fi
 	background=
 	mkdir -p "$work/rom"
-	run "$work/rom.log" clean_env make -C "$work/rom" -f "$work/source/debian/optionrom.mak" \
+	# shellcheck disable=SC2086 # a list of words
+	run "$work/rom.log" $clean make -C "$work/rom" -f "$work/source/debian/optionrom.mak" \
 		SRC_PATH="$work/source" all
 }
 

@@ -85,8 +85,12 @@ static int64_t add_moved(struct call *c, ssize_t n)
 static enum step ring_io(struct poller *p, struct call *c, bool write)
 {
 	struct iovec v = next_iov(c);
-	struct io_uring_sqe *sqe = poller_sqe(p, c);
+	struct io_uring_sqe *sqe;
 
+	/* The kernel's ring does not move a descriptor's position when a direct transfer ends asynchronously. */
+	if (is_direct(c->h) && (c->s.flags & SC_SLOT_F_CURPOS))
+		return STEP_WORK;
+	sqe = poller_sqe(p, c);
 	if (!sqe)
 		return STEP_WORK;
 	if (write)

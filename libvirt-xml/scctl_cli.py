@@ -65,7 +65,7 @@ def _check_libvirt(domain):
     """Looks at libvirt before anything is touched; fills in what the domain needs to know of it."""
     if not domain.libvirt:
         return
-    libvirt.need()
+    libvirt.need('do without libvirt: --no-libvirt')
     if libvirt.state(domain.name):
         if not libvirt.is_ours(domain.name):
             raise Refusal(f'libvirt has a domain {domain.name} that scctl did not make: use another name, or virsh '
@@ -208,6 +208,8 @@ def _start_vm(args):
     if user:
         raise Refusal(f'disk {domain.disk} is in use: {user}')
     direct = args.direct or not domain.libvirt
+    if not direct:
+        libvirt.need(f'do without libvirt: scctl start {args.name} --direct')
     runner = vm.DirectVm(domain) if direct else vm.LibvirtVm(domain)
     vm.start_vm(runner, vm.choose_accel(args.accel or domain.accel), args.wait)
 

@@ -48,11 +48,11 @@ def why_unreachable():
     return ''
 
 
-def need():
-    """Refuses if libvirt cannot be used."""
+def need(way_out=''):
+    """Refuses if libvirt cannot be used. way_out: what else the user can do."""
     why = why_unreachable()
     if why:
-        raise Refusal(f'{why}; or do without libvirt: --no-libvirt')
+        raise Refusal(why + (f'; or {way_out}' if way_out else ''))
 
 
 def security():

@@ -90,8 +90,8 @@ def _serving(report):
     agent, pollers = report.get('agent') or {}, report.get('pollers') or {}
     lines = [f'  incarnation {report["incarnations"]}' + ('' if report.get('incarnation') else ' (ended)')
              + (f', agent {agent["version"]}, kernel {agent["kernel"]}' if agent.get('version') else '')
-             + (f', ready {report["connect_to_ready_ms"] / 1000:.1f} s after the VM connected'
-                if report.get('connect_to_ready_ms') and not report.get('loopback') else '')]
+             + (f', ready {report["ready_ns"] / 1e9:.1f} s after its kernel started'
+                if report.get('ready_ns') and not report.get('loopback') else '')]
     limits, channels = report.get('limits') or {}, report.get('channels') or []
     lines.append(f'  channels: {report.get("channels_used", 0)} of {limits.get("channels", "?")} in use, '
                  f'{show_size(limits.get("slot_size", 0))} each; {_count(report.get("open_files", 0), "open file")}')

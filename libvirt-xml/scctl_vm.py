@@ -285,7 +285,6 @@ class LibvirtVm:
     def start(self, choice):
         """Starts the VM with the accelerator chosen. The hook starts the broker."""
         name = self.domain.name
-        libvirt.need()
         if not libvirt.state(name):
             raise Refusal(f'libvirt knows no domain {name}: scctl define {name} again')
         if defined_accel(name) != choice.accel:

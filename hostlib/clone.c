@@ -197,6 +197,7 @@ static long do_thread(struct sc_thread_priv *t, struct request *q)
 		return r;
 	init_child(t, child, q);
 	if (vfork) {
+		child->parent_proc = t->pub.proc;
 		child->pub.proc = sc_serve_vfork_enter(&t->pub);
 		if (!child->pub.proc)
 			goto out;

@@ -11,7 +11,6 @@
 #define NR_rt_sigprocmask 14
 #define NR_rt_sigreturn	  15
 #define NR_munmap	  11
-#define NR_exit		  60
 #define NR_arch_prctl	  158
 #define ARCH_SET_GS	  0x1001
 
@@ -29,6 +28,11 @@
 	.globl \name
 	.hidden \name
 \name:
+.endm
+
+/* Call frame information: a register's value lies at %rsp + offset. */
+.macro CFI_AT_RSP reg, offset	/* DW_CFA_expression: DW_OP_breg7 offset, as a two-byte SLEB128 */
+	.cfi_escape 0x10, \reg, 3, 0x77, (\offset & 0x7f) | 0x80, (\offset >> 7)
 .endm
 
 	.text
@@ -51,12 +55,16 @@ HIDDEN_LABEL sc_slots_end
  * For a site that got no slot, all being taken: its return address was put on the program's stack, below the red zone
  * (signals.c: trap; there the kernel has just written a whole signal frame). %rsp is 136 below what the program has.
  */
+	.cfi_startproc
+	.cfi_def_cfa_offset 136
+	.cfi_offset 16, -136
 HIDDEN_LABEL sc_slot_on_stack
 	syscall
 	ret $128
 HIDDEN_LABEL sc_int80_on_stack
 	int $0x80
 	ret $128
+	.cfi_endproc
 
 /*
  * A site whose number is not known beforehand. %rax: number, %rcx: slot. Decides by sc_call_table without changing flags,
@@ -218,6 +226,12 @@ HIDDEN_LABEL sc_delivered
  * that is needed to go on; nothing else is alive while the call runs. If a signal interrupts the call so that it is to
  * be restarted, the wrapper starts it again from the site instead.
  */
+	.cfi_startproc
+	.cfi_signal_frame	/* for an unwinder, the caller is what was interrupted */
+	.cfi_escape 0x0f, 4, 0x77, 0xe8, 0x00, 0x06	/* CFA = *(%rsp + 104), frame.rsp */
+	CFI_AT_RSP 7, 104
+	CFI_AT_RSP 16, 152				/* frame.ret */
+	nop
 HIDDEN_FUNC sc_changed_stub
 	syscall
 	movl $1, %gs:T_IN_CALL
@@ -235,6 +249,7 @@ HIDDEN_FUNC sc_changed_stub
 	mov %rbx, %rsi
 	call sc_changed_done_c
 	jmp sc_finish
+	.cfi_endproc
 	.size sc_changed_stub, . - sc_changed_stub
 
 /* long sc_raw_syscall(nr, a0 ... a5) */
@@ -325,7 +340,7 @@ HIDDEN_FUNC sc_get_gs
 	.size sc_get_gs, . - sc_get_gs
 
 /*
- * void sc_exit_raw(t, status, block, unmap_size): gives the thread's memory back and exits. From the moment it is given
+ * void sc_exit_raw(t, status, block, unmap_size, nr): gives the thread's memory back and exits. From the moment it is given
  * back another thread may use it, stack included; so registers only. All signals are blocked.
  */
 HIDDEN_FUNC sc_exit_raw
@@ -342,7 +357,7 @@ HIDDEN_FUNC sc_exit_raw
 	mov $NR_munmap, %eax
 	syscall
 3:	mov %rbx, %rdi
-	mov $NR_exit, %eax
+	mov %r8, %rax
 	syscall
 	ud2
 	.size sc_exit_raw, . - sc_exit_raw
@@ -381,30 +396,27 @@ HIDDEN_FUNC sc_signal_entry
  * Where a program's handler returns to. Unwinders must see a signal's frame here: registers are found in the ucontext at
  * %rsp. They look one byte before a return address, hence the nop within the description.
  */
-.macro CFI_AT_UC reg, offset	/* DW_CFA_expression: DW_OP_breg7 offset, as a two-byte SLEB128 */
-	.cfi_escape 0x10, \reg, 3, 0x77, (\offset & 0x7f) | 0x80, (\offset >> 7)
-.endm
 	.balign 16
 	.cfi_startproc
 	.cfi_signal_frame
 	.cfi_escape 0x0f, 4, 0x77, 0xa0, 0x01, 0x06	/* CFA = *(%rsp + 160) */
-	CFI_AT_UC 8, 40
-	CFI_AT_UC 9, 48
-	CFI_AT_UC 10, 56
-	CFI_AT_UC 11, 64
-	CFI_AT_UC 12, 72
-	CFI_AT_UC 13, 80
-	CFI_AT_UC 14, 88
-	CFI_AT_UC 15, 96
-	CFI_AT_UC 5, 104
-	CFI_AT_UC 4, 112
-	CFI_AT_UC 6, 120
-	CFI_AT_UC 3, 128
-	CFI_AT_UC 1, 136
-	CFI_AT_UC 0, 144
-	CFI_AT_UC 2, 152
-	CFI_AT_UC 7, 160
-	CFI_AT_UC 16, 168
+	CFI_AT_RSP 8, 40
+	CFI_AT_RSP 9, 48
+	CFI_AT_RSP 10, 56
+	CFI_AT_RSP 11, 64
+	CFI_AT_RSP 12, 72
+	CFI_AT_RSP 13, 80
+	CFI_AT_RSP 14, 88
+	CFI_AT_RSP 15, 96
+	CFI_AT_RSP 5, 104
+	CFI_AT_RSP 4, 112
+	CFI_AT_RSP 6, 120
+	CFI_AT_RSP 3, 128
+	CFI_AT_RSP 1, 136
+	CFI_AT_RSP 0, 144
+	CFI_AT_RSP 2, 152
+	CFI_AT_RSP 7, 160
+	CFI_AT_RSP 16, 168
 	nop
 HIDDEN_FUNC sc_restorer
 	testl $SC_VIRT_SIGNALS, UC_SIGMASK(%rsp)

@@ -233,6 +233,8 @@ static int64_t read_target(const struct cursor *c, size_t at, size_t size)
 static enum sc_insn_kind kind_two_byte(const struct cursor *c)
 {
 	switch (c->opcode) {
+	case 0x01:
+		return c->modrm == 0xd5 ? SC_INSN_OTHER : SC_INSN_PLAIN; /* xend */
 	case 0x05:
 		return SC_INSN_SYSCALL;
 	case 0x07:
@@ -266,8 +268,9 @@ static enum sc_insn_kind kind_one_byte(const struct cursor *c)
 	case 0xcd:
 	case 0xf1:
 		return SC_INSN_OTHER;
+	case 0xc6:
 	case 0xc7:
-		return c->modrm == 0xf8 ? SC_INSN_OTHER : SC_INSN_PLAIN; /* xbegin */
+		return c->modrm == 0xf8 ? SC_INSN_OTHER : SC_INSN_PLAIN; /* xabort, xbegin */
 	case 0xff:
 		if (reg == 4 || reg == 5)
 			return SC_INSN_END;

@@ -142,6 +142,7 @@ struct sc_thread_priv {
 	uint32_t in_use;	     /* 0: on the free list */
 	uint32_t clear_sighand;	     /* a new child: the kernel reset its handlers */
 	uint64_t rewrite;	     /* return address of a site to be rewritten at the next occasion; 0: none */
+	struct sc_proc *parent_proc; /* SC_T_VFORK: of the process that made it */
 	struct sc_sighand *own_sighand; /* a vfork child's private copy, NULL if it needs none */
 
 	uint64_t deferred_set; /* signals we blocked because we deferred them */
@@ -209,8 +210,8 @@ void sc_child_start_c(struct sc_thread_priv *t) SC_HIDDEN;
 
 /* rewrite.c */
 uint64_t sc_slot_for(uint64_t ret) SC_HIDDEN; /* address of the slot, or of sc_slot_on_stack if all are taken */
-/* Counts a trap at the slot; true when the site deserves rewriting. */
-bool sc_slot_hot(uint64_t slot) SC_HIDDEN;
+/* Counts a trap at a site; true when its page deserves rewriting. */
+bool sc_page_hot(uint64_t ret) SC_HIDDEN;
 void sc_rewrite(uint64_t ret, uint64_t nr) SC_HIDDEN;
 long sc_rewrite_init(uint64_t phdr, uint64_t phnum, uint64_t phent) SC_HIDDEN;
 void sc_rewrite_in_child(void) SC_HIDDEN;
@@ -226,9 +227,12 @@ extern const char sc_intr_start[] SC_HIDDEN, sc_intr_syscall[] SC_HIDDEN, sc_int
 extern const char sc_signal_entry[] SC_HIDDEN, sc_restorer[] SC_HIDDEN;
 extern const char sc_uaccess_start[] SC_HIDDEN, sc_uaccess_end[] SC_HIDDEN, sc_uaccess_fault[] SC_HIDDEN;
 long sc_clone_raw(struct sc_thread_priv *child, long nr, const long args[5]) SC_HIDDEN;
-/* Ends the thread without a stack: gives t back (or unmaps it, if unmap_size is not 0) and exits. */
-void sc_exit_raw(struct sc_thread_priv *t, long status, void *block, size_t unmap_size) SC_HIDDEN
-	__attribute__((noreturn));
+/*
+ * Ends the thread without a stack: gives t back (or unmaps it, if unmap_size is not 0) and makes the call nr, which is
+ * exit or exit_group.
+ */
+void sc_exit_raw(struct sc_thread_priv *t, long status, void *block, size_t unmap_size, long nr)
+	SC_HIDDEN __attribute__((noreturn));
 void sc_set_gs(void *base) SC_HIDDEN;
 extern struct sc_thread_priv *sc_free_list SC_HIDDEN;
 

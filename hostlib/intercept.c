@@ -29,6 +29,7 @@
 
 #define PR_SET_SECCOMP		      22
 #define PR_SET_SYSCALL_USER_DISPATCH 59
+#define PR_SYS_DISPATCH_OFF	      0
 #define PR_SYS_DISPATCH_ON	      1
 #define ARCH_SET_GS		      0x1001
 #define ARCH_GET_GS		      0x1004
@@ -68,6 +69,8 @@ _Static_assert(sizeof(struct sc_thread) <= T_FRAME, "the public part has outgrow
 _Static_assert(__builtin_offsetof(struct sc_ucontext, stack.sp) == UC_SS_SP, "ucontext");
 _Static_assert(__builtin_offsetof(struct sc_ucontext, sigmask) == UC_SIGMASK, "ucontext");
 _Static_assert(__builtin_offsetof(struct sc_ucontext, rip) == 168, "ucontext");
+_Static_assert(__builtin_offsetof(struct sc_changed, frame.rsp) == 104, "entry.S: unwinding");
+_Static_assert(__builtin_offsetof(struct sc_changed, frame.ret) == 152, "entry.S: unwinding");
 _Static_assert(sizeof(struct sc_siginfo) == 128, "siginfo");
 _Static_assert(SC_VIRT_SIGNALS == (SC_BIT(7) | SC_BIT(11) | SC_BIT(31)), "signals that are ours");
 
@@ -237,20 +240,27 @@ static void __attribute__((noreturn)) leave(struct sc_thread_priv *t)
 {
 	bool keep = __atomic_load_n(&nr_blocks, __ATOMIC_RELAXED) <= KEEP_BLOCKS;
 	long status = (long)t->frame.rdi;
+	long nr = (long)t->frame.nr;
 
 	if (t->pub.flags & SC_T_PARENT_FREES)
-		sc_raw1(__NR_exit, status);
+		sc_raw1(nr, status);
+	if (t->pub.flags & SC_T_VFORK) { /* nobody waits for its end to do this */
+		struct sc_proc *proc = t->pub.proc;
+
+		t->pub.proc = t->parent_proc;
+		sc_serve_vfork_leave(&t->pub, proc);
+	}
 	if (t->own_sighand)
 		sc_raw2(__NR_munmap, t->own_sighand, sizeof(*t->own_sighand));
 	t->own_sighand = NULL;
 	t->in_use = 0;
 	if (keep)
-		sc_exit_raw(t, status, NULL, 0);
+		sc_exit_raw(t, status, NULL, 0, nr);
 	__atomic_fetch_sub(&nr_blocks, 1, __ATOMIC_RELAXED);
 	sc_spin_lock(&threads_lock);
 	list_remove(t);
 	sc_spin_unlock(&threads_lock);
-	sc_exit_raw(t, status, block_start(t), BLOCK_SIZE);
+	sc_exit_raw(t, status, block_start(t), BLOCK_SIZE, nr);
 }
 
 /* exit: returns only if signals that came before have to be handled first; the call is then to be made again. */
@@ -259,7 +269,8 @@ void sc_exit(struct sc_thread_priv *t)
 	sc_block_all(t);
 	if (t->deferred)
 		return;
-	sc_serve_thread_exit(&t->pub);
+	if (!(t->pub.flags & SC_T_VFORK))
+		sc_serve_thread_exit(&t->pub);
 	leave(t);
 }
 
@@ -440,8 +451,11 @@ void sc_changed_done_c(struct sc_thread_priv *t, struct sc_changed *block)
 
 static long do_prctl(struct sc_thread_priv *t)
 {
-	int option = (int)t->frame.rdi;
+	const struct sc_frame *f = &t->frame;
+	int option = (int)f->rdi;
 
+	if (option == PR_SET_SYSCALL_USER_DISPATCH && (int)f->rsi == PR_SYS_DISPATCH_OFF)
+		return f->rdx || f->r10 || f->r8 ? -EINVAL : 0; /* the program has none that is on */
 	if (option == PR_SET_SYSCALL_USER_DISPATCH)
 		return -EINVAL; /* as a kernel without it: a program that has a use for it has a fallback */
 	if (option == PR_SET_SECCOMP)
@@ -510,7 +524,10 @@ static long call(struct sc_thread_priv *t, long nr)
 		return SC_AGAIN;
 	case __NR_exit_group:
 		sc_serve_process_exit(&t->pub);
-		return SC_NATIVE;
+		if ((t->pub.flags & (SC_T_VFORK | SC_T_PARENT_FREES)) != SC_T_VFORK)
+			return SC_NATIVE;
+		sc_exit(t); /* the memory outlives this process */
+		return SC_AGAIN;
 	case __NR_prctl:
 		r = do_prctl(t);
 		break;

@@ -95,9 +95,13 @@ long sc_serve_before_fork(struct sc_thread *t);
 void sc_serve_after_fork_parent(struct sc_thread *t, long pid_or_error);
 void sc_serve_after_fork_child(struct sc_thread *t);
 
-/* vfork and posix_spawn (CLONE_VM without CLONE_THREAD): the child shares memory, not descriptors. The child gets a
+/*
+ * vfork and posix_spawn (CLONE_VM without CLONE_THREAD): the child shares memory, not descriptors. The child gets a
  * struct sc_proc of its own from enter (NULL: no memory, the call fails with ENOMEM); leave gives it back, in the
- * parent, when the child has exec'd or exited. */
+ * parent, when the child has exec'd or exited. A child that runs beside its parent (no CLONE_VFORK) calls leave itself
+ * before it exits, with proc being the parent's; if it execs instead, leave is not called (nobody learns of it).
+ * sc_serve_thread_start is called in the child; sc_serve_thread_exit is not.
+ */
 struct sc_proc *sc_serve_vfork_enter(struct sc_thread *parent);
 void sc_serve_vfork_leave(struct sc_thread *parent, struct sc_proc *child);
 

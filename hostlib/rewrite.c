@@ -23,7 +23,11 @@
 #include "insn.h"
 #include "intercept-priv.h"
 
-#define HOT 3 /* traps after which a site is worth its page's rewriting; one costs about as much as ten */
+#ifndef HOT
+#define HOT 2 /* traps in a page after which it is worth rewriting */
+#endif
+#define MAX_TRIES 4 /* rewriting a page is tried again for sites that still trap; not for ever */
+#define PAGE_COUNTERS 1024 /* direct-mapped; pages that collide begin anew */
 
 #define PROT_NONE	    0
 #define PROT_READ	    1
@@ -90,6 +94,12 @@ struct arena {
 	uint32_t used;
 };
 
+/* Traps in one page of code. Updated without a lock: a lost count is no harm. */
+struct page_counter {
+	uint32_t page; /* low bits of its number */
+	uint8_t traps, tries;
+};
+
 struct site {
 	uint16_t insn, syscall; /* offsets in the page: the instruction before, and the syscall */
 	struct sc_insn decoded; /* of the instruction before */
@@ -110,7 +120,7 @@ struct page_plan {
 
 uint64_t sc_slot_ret[SC_SLOTS];
 
-static uint8_t slot_traps[SC_SLOTS];
+static struct page_counter counters[PAGE_COUNTERS];
 static uint32_t rewrite_lock;
 static struct object objects[MAX_OBJECTS];
 static uint32_t nr_objects;
@@ -143,15 +153,20 @@ uint64_t sc_slot_for(uint64_t ret)
 	return (uint64_t)sc_slot_on_stack;
 }
 
-bool sc_slot_hot(uint64_t slot)
+bool sc_page_hot(uint64_t ret)
 {
-	uint8_t *traps = &slot_traps[(slot - (uint64_t)sc_slots) >> SC_SLOT_SHIFT];
-	uint8_t n = __atomic_load_n(traps, __ATOMIC_RELAXED);
+	uint32_t page = (uint32_t)(ret / SC_PAGE);
+	struct page_counter *c = &counters[(page * 0x9e3779b1u) >> 22];
 
-	if (n >= HOT || sc_no_rewriting)
+	if (sc_no_rewriting)
 		return false;
-	__atomic_store_n(traps, (uint8_t)(n + 1), __ATOMIC_RELAXED);
-	return n + 1 == HOT;
+	if (c->page != page)
+		*c = (struct page_counter){.page = page};
+	if (c->tries == MAX_TRIES || ++c->traps < HOT)
+		return false;
+	c->traps = 0;
+	c->tries++;
+	return true;
 }
 
 /* ---- objects ---- */

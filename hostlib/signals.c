@@ -34,6 +34,7 @@
 #define SIGSEGV 11
 #define SIGSTOP 19
 #define SIGSYS	31
+#define SIGRT_FIRST 32 /* the kernel's, not libc's */
 
 #define SIG_BLOCK   0
 #define SIG_UNBLOCK 1
@@ -70,12 +71,30 @@ static void requeue(struct sc_thread_priv *t, const struct sc_siginfo *info)
 	sc_raw4(__NR_rt_tgsigqueueinfo, sc_raw0(__NR_getpid), t->pub.tid, info->signo, info);
 }
 
+/*
+ * Realtime signals of one number are delivered in the order in which they were sent. Those that the kernel holds, because
+ * we had blocked their number, are younger than what was put away: they have to come after it.
+ */
+static void collect_younger(struct sc_thread_priv *t)
+{
+	static const uint64_t no_time[2];
+	uint64_t set = t->deferred_set & ~(SC_BIT(SIGRT_FIRST) - 1);
+
+	while (set && t->deferred < SC_DEFER_MAX) {
+		if (sc_raw4(__NR_rt_sigtimedwait, &set, &t->defer[t->deferred], no_time, 8) <= 0)
+			return;
+		t->deferred++;
+	}
+}
+
 /* Gives all that was put away back to the kernel; all signals are blocked. Returns the set we had blocked for it. */
 static uint64_t requeue_deferred(struct sc_thread_priv *t)
 {
 	uint64_t set = t->deferred_set;
-	uint32_t n = t->deferred < SC_DEFER_MAX ? t->deferred : SC_DEFER_MAX;
+	uint32_t n;
 
+	collect_younger(t);
+	n = t->deferred < SC_DEFER_MAX ? t->deferred : SC_DEFER_MAX;
 	for (uint32_t i = 0; i < n; i++)
 		requeue(t, &t->defer[i]);
 	for (uint32_t i = 0; i < 3; i++) {
@@ -289,7 +308,7 @@ static void trap(struct sc_thread_priv *t, const struct sc_siginfo *info, struct
 	slot = sc_slot_for(uc->rip);
 	if (slot == (uint64_t)sc_slot_on_stack)
 		push_return(uc);
-	else if (sc_slot_hot(slot))
+	else if (sc_page_hot(uc->rip))
 		t->rewrite = uc->rip;
 	uc->rcx = slot;
 	if (t->rewrite || nr >= SC_TABLE_SIZE || sc_call_table[nr])

@@ -12,7 +12,7 @@
  *   400 sleeps until a signal waits, then EINTR          403 returns how often fork hooks ran: before | parent << 8 ...
  *   401 the same, restarted by SA_RESTART                404 returns the number of blocks of vfork children alive
  *   402 copies 16 bytes from a0 to a1 (EFAULT)           405 strnlen(a0, a1)
- *   406 returns threads started minus threads exited
+ *   406 returns threads alive
  */
 #include "../../hostlib/intercept-priv.h"
 
@@ -130,7 +130,8 @@ void sc_serve_thread_start(struct sc_thread *t)
 {
 	if (!t->proc)
 		sc_die("testserve: a thread without a process\n");
-	__atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED);
+	if (t->proc == &main_proc)
+		__atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED);
 }
 
 void sc_serve_thread_exit(struct sc_thread *t)

@@ -3,7 +3,7 @@
 # needs: fio
 # timeout: 120
 # exclude: j* *.state
-# filter: /verify|error|err=/I!d; s/pid=[0-9]+//; s/: .*err=/ err=/; s/:[A-Z].*//
+# filter: /verify|error|err=/I!d; s/: pid=.*//; s/: .*err=/ err=/
 set -u
 cd "$D" || exit 1
 common="--size=4M --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=$SEED --group_reporting --thread=0"

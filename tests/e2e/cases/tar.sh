@@ -12,7 +12,7 @@ cd ..
 tar --sort=name --format=pax --pax-option=delete=atime,delete=ctime -cf a.tar src && sha256sum a.tar
 tar -tvf a.tar | wc -l; tar --sort=name -czf a.tgz src; tar --sort=name -cJSf a.txz src
 mkdir x y z; tar -xpf a.tar -C x; tar -xzf a.tgz -C y; tar -xJSf a.txz -C z
-for t in x y z; do diff -r --no-dereference -x fifo src $t/src && echo "$t same"; (cd $t && find . -printf '%p %y %m %U %G %n %T@\n' | sort | sha256sum); done
+for t in x y z; do diff -r --no-dereference -x fifo src $t/src && echo "$t same"; (cd $t && find . -mindepth 1 -printf '%p %y %m %U %G %n %T@\n' | sort | sha256sum); done
 tar -df a.tar && echo verified; tar --delete -f a.tar src/hard; tar -rf a.tar --transform s,^,added/, x/src/soft; tar -tf a.tar | tail -n 1
 tar -cf - src | (mkdir p && cd p && tar -xf -); find p | sort | sha256sum; rm a.tgz a.txz a.tar
 tar -xf missing.tar; echo "status $?"

@@ -101,7 +101,8 @@ def start(name):
     try:
         _virsh(['start', name], f'virsh start {name}', START_TIMEOUT)
     except Refusal as err:
-        raise Refusal(str(err).rpartition('unexpected exit status 1: scctl: ')[2]) from err
+        text = str(err).rpartition('unexpected exit status 1: scctl: ')[2]
+        raise Refusal(text.replace(f"error: Failed to start domain '{name}' / error: ", '')) from err
 
 
 def shutdown(name):

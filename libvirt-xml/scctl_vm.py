@@ -317,10 +317,12 @@ class DirectVm:
     def start(self, choice):
         """Starts broker and VM."""
         make_dirs(log_dir())
-        broker.start(self.domain)
+        started = broker.start(self.domain)
         try:
             kvm_start.start(vm_of(self.domain, choice.accel))
         except (kvm_start.Failure, kvm_accel.Unavailable) as err:
+            if started:
+                broker.stop(self.domain.name)
             raise Refusal(str(err)) from err
         broker.tell_info(self.domain.name, {'how': self.how, 'accelerator': choice.accel})
 
@@ -438,13 +440,21 @@ def runners(domain):
 def start_vm(vm, choice, seconds):
     """Starts a VM and waits until its agent serves. seconds: 0 = do not wait, None = the default.
 
-    Under KVM, if the choice was ours, a silent guest gets a second chance under TCG.
+    Under KVM, if the choice was ours, a VM that does not start, or whose agent is silent, gets a second chance under TCG.
     """
     domain = vm.domain
     if vm.running():
         raise Refusal(f'domain {domain.name} is running already')
     say_choice(choice)
-    vm.start(choice)
+    ours = choice.accel == 'kvm' and choice.wish == 'auto'
+    try:
+        vm.start(choice)
+    except Refusal as err:
+        if not ours:
+            raise
+        say(f'domain {domain.name} does not start under KVM: {err}')
+        _fall_back(vm, choice, seconds)
+        return
     if seconds == 0:
         return
     limit = seconds or domain.ready_seconds or READY_SECONDS[choice.accel]
@@ -453,12 +463,17 @@ def start_vm(vm, choice, seconds):
         say(f'domain {domain.name}: the agent serves after {time.monotonic() - began:.1f} s')
         return
     silent = kvm_accel.silent_guest(choice, limit)
-    if choice.accel != 'kvm' or choice.wish != 'auto':
+    if not ours:
         raise Refusal(f'domain {domain.name}: {silent} (the VM is left running: scctl console, scctl stop)')
-    say(f'domain {domain.name}: {silent}; falling back to TCG, since the accelerator was left to us (--accel auto)')
+    say(f'domain {domain.name}: {silent}')
     vm.kill()
-    start_vm(vm, choice._replace(accel='tcg', text=f'TCG, since KVM did not serve; {kvm_accel.SLOW}'), seconds)
+    _fall_back(vm, choice, seconds)
 
+
+def _fall_back(vm, choice, seconds):
+    """Starts the VM under TCG after KVM failed, which was our choice and not the user's."""
+    say(f'domain {vm.domain.name}: falling back to TCG, since the accelerator was left to us (--accel auto)')
+    start_vm(vm, choice._replace(accel='tcg', text=f'TCG, since KVM did not serve; {kvm_accel.SLOW}'), seconds)
 
 
 def loopback_domain(name):

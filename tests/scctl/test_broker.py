@@ -256,11 +256,13 @@ class FakeVm:
 
     how = 'direct'
 
-    def __init__(self, domain):
-        self.domain, self.accels, self.is_running = domain, [], False
+    def __init__(self, domain, broken=''):
+        self.domain, self.accels, self.is_running, self.broken = domain, [], False, broken
 
     def start(self, choice):
         self.accels.append(choice.accel)
+        if choice.accel == self.broken:
+            raise common.Refusal('QEMU ended at once')
         self.is_running = True
 
     def kill(self):
@@ -275,8 +277,8 @@ class FakeVm:
 
 class Fallback(sctest.Case):
 
-    def start(self, wish, served_by):
-        fake = FakeVm(config.Domain(name='d1', ready_seconds=1))
+    def start(self, wish, served_by, broken=''):
+        fake = FakeVm(config.Domain(name='d1', ready_seconds=1), broken)
         choice = vm.kvm_accel.Choice('kvm', wish, vm.kvm_accel.Kvm('works', '', ''), 'KVM', '', False)
         with mock.patch.object(broker, 'wait_ready', lambda *_: fake.accels[-1] == served_by), \
                 mock.patch.object(vm, 'say') as said:
@@ -291,6 +293,13 @@ class Fallback(sctest.Case):
         self.assertEqual(fake.accels, ['kvm', 'tcg'])
         self.assertIn('did not report within 1 s under KVM', fake.said)
         self.assertIn('falling back to TCG', fake.said)
+
+    def test_does_not_start_under_kvm(self):
+        fake = self.start('auto', 'tcg', broken='kvm')
+        self.assertEqual(fake.accels, ['kvm', 'tcg'])
+        self.assertIn('does not start under KVM: QEMU ended at once', fake.said)
+        with self.assertRefusal('QEMU ended at once'):
+            self.start('kvm', 'tcg', broken='kvm')
 
     def test_works_under_kvm(self):
         self.assertEqual(self.start('auto', 'kvm').accels, ['kvm'])

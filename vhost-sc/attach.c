@@ -275,7 +275,7 @@ static void on_request(struct client *c, const struct sc_attach_req *m)
 	else if (b->dom.state != DOM_READY)
 		refuse_for_state(c);
 	else if (!try_attach(c))
-		wait_until(c, loop_now() + SESSION_DETACH_MS + SESSION_UNMAP_MS);
+		wait_until(c, loop_now() + SESSION_SLOT_MS);
 }
 
 void client_serve_waiting(struct broker *b)
@@ -483,7 +483,6 @@ static void on_accept(struct source *src, uint32_t events)
 	struct client *c;
 	int fd;
 
-	(void)events;
 	fd = sock_accept(src->fd, &b->spare_fd);
 	if (fd == -EMFILE)
 		log_peer(LOG_LEVEL_ERROR,

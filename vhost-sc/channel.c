@@ -101,7 +101,6 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	uintptr_t page = (uintptr_t)info->si_addr & ~(uintptr_t)(SC_PAGE - 1);
 	size_t len = SC_PAGE;
 
-	(void)context;
 	if (info->si_code == BUS_ADRERR) {
 		if (mmap((void *)page, len, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED)

@@ -37,6 +37,7 @@ struct config {
 	uint32_t max_per_user; /* channels; root is not limited */
 	mode_t socket_mode;    /* of attach.sock */
 	uint32_t deadline_ms;  /* told to processes */
+	uint32_t detach_ms;    /* the agent may take so long to let go of a channel */
 
 	const char *log_file;
 	const char *pidfile;

@@ -325,7 +325,6 @@ static void on_accept(struct source *src, uint32_t events)
 	struct ctl_client *c;
 	int fd;
 
-	(void)events;
 	fd = sock_accept(src->fd, &b->spare_fd);
 	if (fd < 0)
 		return;

@@ -122,7 +122,7 @@ static void map_state_region(struct broker *b)
 	int ret;
 
 	s->map = MAP_PENDING;
-	ret = b->tr->map(b, 0, b->dom.state_fd, SC_STATE_DEFAULT, 0);
+	ret = b->tr->map(b, 0, b->dom.state_fd, SC_STATE_DEFAULT);
 	if (ret)
 		domain_mapped(b, 0, ret < 0 ? ret : 0);
 }
@@ -162,6 +162,15 @@ static void refuse(struct broker *b, const char *fmt, ...)
 	log_error("agent refused: %s", m.text);
 	set_why(&b->dom, "its agent was refused: %.120s", m.text);
 	send_now(b, &m.h, NULL, 0);
+}
+
+void domain_stranger(struct broker *b)
+{
+	if (!b->dom.incarnation)
+		refuse(
+		    b,
+		    "the broker of domain %s was replaced and does not know this agent: start anew",
+		    b->cfg->name);
 }
 
 /* Sends START once the state region is where the agent will look for it. */
@@ -224,7 +233,10 @@ static void on_hello(struct broker *b, const struct sc_msg_hello *m)
 		terminate(d->agent.kernel, sizeof(d->agent.kernel));
 		terminate(d->agent.modules, sizeof(d->agent.modules));
 		d->greeted = true;
-		start_agent(b);
+		if (b->sessions.slots[0].map == MAP_NONE)
+			map_state_region(b); /* it was refused before: try again */
+		else
+			start_agent(b);
 	}
 }
 

@@ -86,6 +86,8 @@ const char *domain_state_name(enum domain_state state);
 void domain_peer(struct broker *b, bool there);
 /* Messages can pass from now on, and no memory is mapped yet; or they cannot any more. */
 void domain_link(struct broker *b, bool up);
+/* The link leads to an agent that has said hello to a broker that is gone. It has to begin anew. */
+void domain_stranger(struct broker *b);
 /* A message, in private memory; len is what was received. */
 void domain_message(struct broker *b, const void *msg, size_t len);
 /* The agent broke the protocol and has been cut off. */

@@ -9,7 +9,6 @@
 
 static void on_ready(struct source *s, uint32_t events)
 {
-	(void)events;
 	hangup_sweep(container_of(s, struct broker, hangups.src));
 }
 

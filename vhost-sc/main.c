@@ -58,6 +58,8 @@ static const char usage[] =
     "  --socket-mode MODE    permissions of attach.sock, octal (default: 0666)\n"
     "  --deadline-ms N       callers of a domain that is gone or silent get EIO after N ms\n"
     "                        (default: 30000)\n"
+    "  --detach-ms N         the agent may use the memory of a process that ended for N ms\n"
+    "                        more, to finish what it has begun (default: 30000)\n"
     "\n"
     "  --log FILE            log to FILE (default: standard error)\n"
     "  --log-level LEVEL     error, warn, info or debug (default: info)\n"
@@ -86,6 +88,7 @@ enum option_code {
 	OPT_MAX_PER_USER,
 	OPT_SOCKET_MODE,
 	OPT_DEADLINE_MS,
+	OPT_DETACH_MS,
 	OPT_LOG,
 	OPT_LOG_LEVEL,
 	OPT_FOREGROUND,
@@ -112,6 +115,7 @@ static const struct option options[] = {
     {"max-per-user", required_argument, NULL, OPT_MAX_PER_USER},
     {"socket-mode", required_argument, NULL, OPT_SOCKET_MODE},
     {"deadline-ms", required_argument, NULL, OPT_DEADLINE_MS},
+    {"detach-ms", required_argument, NULL, OPT_DETACH_MS},
     {"log", required_argument, NULL, OPT_LOG},
     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
     {"foreground", no_argument, NULL, OPT_FOREGROUND},
@@ -283,6 +287,9 @@ static void parse_option(struct config *cfg, struct arguments *a, int code)
 		break;
 	case OPT_DEADLINE_MS:
 		cfg->deadline_ms = (uint32_t)number("deadline-ms", optarg, 1, UINT32_MAX, false);
+		break;
+	case OPT_DETACH_MS:
+		cfg->detach_ms = (uint32_t)number("detach-ms", optarg, 1, 3600000, false);
 		break;
 	case OPT_LOG:
 		cfg->log_file = optarg;
@@ -480,7 +487,6 @@ static void on_signal(struct source *src, uint32_t events)
 	struct broker *b = container_of(src, struct broker, signals);
 	struct signalfd_siginfo info;
 
-	(void)events;
 	if (read(src->fd, &info, sizeof(info)) != sizeof(info))
 		return;
 	switch (info.ssi_signo) {
@@ -696,6 +702,7 @@ int main(int argc, char **argv)
 	    .window_size = VIRTIO_SC_DEFAULT_WINDOW,
 	    .socket_mode = 0666,
 	    .deadline_ms = 30000,
+	    .detach_ms = 30000,
 	};
 	struct broker b = {.cfg = &cfg, .lock_fd = -1, .spare_fd = -1};
 	int report = -1;

@@ -7,7 +7,7 @@
  * agent or of QEMU, channels, tickets, pidfds. All of it goes over exec(2): descriptors stay open,
  * and a memfd says what they are. The process keeps its pid, its lock, and its parent.
  *
- * The exec is made at a moment when nothing is half done: no attach or detach under way, no memory
+ * The exec is made at a moment when nothing is half done: no attach under way, no memory
  * being mapped. Requests that come meanwhile wait, and are served by the new program. If no such
  * moment comes within RESTART_MS, or the new program cannot be started, the old one goes on.
  */
@@ -19,7 +19,7 @@
 
 struct broker;
 
-#define RESTART_MS 8000 /* longer than a detach and an unmap may take together */
+#define RESTART_MS 40000 /* longer than an attach or an unmap may take */
 
 /* Asks for a restart. */
 void reexec_request(struct broker *b);

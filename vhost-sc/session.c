@@ -60,7 +60,6 @@ static int make_channel(struct broker *b, struct slot *s)
 
 	if (err)
 		return err;
-	s->channel_id = ++b->sessions.last_channel;
 	s->state = SLOT_POOL;
 	return 0;
 }
@@ -89,7 +88,7 @@ static void want_mapped(struct broker *b, struct slot *s)
 	if (s->map != MAP_NONE || !b->dom.link)
 		return;
 	s->map = MAP_PENDING;
-	ret = b->tr->map(b, s->n, s->ch.memfd, b->cfg->layout.size, s->channel_id);
+	ret = b->tr->map(b, s->n, s->ch.memfd, b->cfg->layout.size);
 	if (ret)
 		session_mapped(b, s, ret < 0 ? ret : 0);
 }
@@ -331,7 +330,7 @@ void session_end(struct broker *b, struct slot *s)
 		let_go(b, s);
 		return;
 	}
-	set_deadline(b, s, SESSION_DETACH_MS);
+	set_deadline(b, s, b->cfg->detach_ms);
 	domain_send(b, &m.h, NULL, 0);
 }
 
@@ -432,7 +431,7 @@ void session_tick(struct broker *b, uint64_t now)
 			log_warn(
 			    "slot %u: the agent did not detach session %u in %u ms; its memory is "
 			    "taken away",
-			    s->n, s->session, SESSION_DETACH_MS);
+			    s->n, s->session, b->cfg->detach_ms);
 			s->announced = false;
 			let_go(b, s);
 		} else if (s->state == SLOT_DETACHING) {
@@ -451,8 +450,6 @@ bool session_busy(const struct broker *b)
 
 		if (s->state == SLOT_ATTACHING || s->map == MAP_PENDING || s->map == MAP_UNPENDING)
 			return true;
-		if (s->state == SLOT_DETACHING)
-			return true;
 	}
 	return false;
 }
@@ -462,7 +459,6 @@ void session_save(const struct broker *b, struct blob_out *out)
 	const struct sessions *ss = &b->sessions;
 
 	blob_put_u32(out, ss->last_session);
-	blob_put_u64(out, ss->last_channel);
 	blob_put_u64(out, ss->begun);
 	for (uint32_t i = 0; i <= b->cfg->channels; i++) {
 		const struct slot *s = &ss->slots[i];
@@ -470,13 +466,14 @@ void session_save(const struct broker *b, struct blob_out *out)
 		blob_put_u32(out, s->state);
 		blob_put_u32(out, s->map);
 		blob_put_fd(out, s->ch.memfd);
-		blob_put_u64(out, s->channel_id);
 		blob_put_u32(out, s->used_before);
 		blob_put_u32(out, s->last_uid);
 		blob_put_u64(out, s->freed_at);
+		blob_put_u32(out, s->session);
+		blob_put_u32(out, s->announced);
+		blob_put_u64(out, s->deadline);
 		if (s->state != SLOT_LIVE)
 			continue;
-		blob_put_u32(out, s->session);
 		blob_put_u32(out, s->process);
 		blob_put_u32(out, s->uid);
 		blob_put_u32(out, s->gid);
@@ -484,7 +481,6 @@ void session_save(const struct broker *b, struct blob_out *out)
 		blob_put_bytes(out, s->groups, s->ngroups * sizeof(*s->groups));
 		blob_put_u64(out, s->features);
 		blob_put_u32(out, s->last_ticket);
-		blob_put_u32(out, s->announced);
 		blob_put_u32(out, s->served);
 	}
 }
@@ -497,11 +493,14 @@ static int load_slot(struct broker *b, struct slot *s, struct blob_in *in)
 	s->state = blob_get_u32(in);
 	s->map = blob_get_u32(in);
 	memfd = blob_get_fd(in);
-	s->channel_id = blob_get_u64(in);
 	s->used_before = blob_get_u32(in);
 	s->last_uid = blob_get_u32(in);
 	s->freed_at = blob_get_u64(in);
-	if (in->err || s->state > SLOT_LIVE)
+	s->session = blob_get_u32(in);
+	s->announced = blob_get_u32(in);
+	s->deadline = blob_get_u64(in);
+	loop_at(&b->loop, s->deadline);
+	if (in->err || s->state > SLOT_DETACHING)
 		return -EBADMSG;
 	if (memfd >= 0) {
 		err = channel_adopt(&s->ch, memfd, b->cfg->huge);
@@ -511,7 +510,6 @@ static int load_slot(struct broker *b, struct slot *s, struct blob_in *in)
 	if (s->state != SLOT_LIVE)
 		return 0;
 	b->sessions.live++;
-	s->session = blob_get_u32(in);
 	s->process = blob_get_u32(in);
 	s->uid = blob_get_u32(in);
 	s->gid = blob_get_u32(in);
@@ -521,7 +519,6 @@ static int load_slot(struct broker *b, struct slot *s, struct blob_in *in)
 	blob_get_bytes(in, s->groups, s->ngroups * sizeof(*s->groups));
 	s->features = blob_get_u64(in);
 	s->last_ticket = blob_get_u32(in);
-	s->announced = blob_get_u32(in);
 	s->served = blob_get_u32(in);
 	return in->err;
 }
@@ -532,7 +529,6 @@ int session_load(struct broker *b, struct blob_in *in)
 	int err = 0;
 
 	ss->last_session = blob_get_u32(in);
-	ss->last_channel = blob_get_u64(in);
 	ss->begun = blob_get_u64(in);
 	for (uint32_t i = 0; i <= b->cfg->channels && !err; i++)
 		err = load_slot(b, &ss->slots[i], in);

@@ -35,11 +35,17 @@ struct client;
 struct blob_out;
 struct blob_in;
 
-#define SESSION_POOL	  4    /* channels made ahead */
-#define SESSION_ATTACH_MS 5000 /* for everything between request and reply */
-#define SESSION_DETACH_MS 2000 /* for the agent to let go; then it loses the memory anyway */
-#define SESSION_UNMAP_MS  5000 /* for the VM's side to unmap; then the slot is left to a reconnect \
-				*/
+/* Channels made ahead. */
+#define SESSION_POOL 4
+
+/* Milliseconds: for everything between an attach's request and its reply. */
+#define SESSION_ATTACH_MS 10000
+
+/* For the VM's side to unmap; then the slot is left alone until the VM reconnects. */
+#define SESSION_UNMAP_MS 30000
+
+/* How long an attach waits for a slot that is being freed. */
+#define SESSION_SLOT_MS 5000
 
 enum slot_state {
 	SLOT_FREE,
@@ -61,8 +67,7 @@ struct slot {
 	enum slot_state state;
 	enum slot_map map;
 	struct channel ch;
-	uint64_t channel_id; /* names the memory towards the transport */
-	uint64_t deadline;   /* of ATTACHING and DETACHING, or LOOP_NEVER */
+	uint64_t deadline; /* of ATTACHING and DETACHING, or LOOP_NEVER */
 
 	/* the session */
 	uint32_t session; /* 0: none */
@@ -86,7 +91,6 @@ struct slot {
 struct sessions {
 	struct slot *slots; /* [0..channels] */
 	uint32_t last_session;
-	uint64_t last_channel;
 	uint32_t live;	/* slots that are ATTACHING or LIVE */
 	uint64_t begun; /* sessions ever */
 };

@@ -4,11 +4,13 @@
  * loopback domain, through a socket. domain.c knows nothing of either.
  *
  * Two levels: the *peer* is there when a VM (QEMU) or a loopback agent is connected; the *link* is
- * up when messages can pass, that is when the guest's driver has started controlq and eventq. A
- * link that is suspended (the VM is paused) is still up: messages wait.
+ * up when messages can pass and memory can be mapped, that is from when the guest's driver has
+ * started controlq and eventq until the device is reset. A VM that is paused keeps its link:
+ * messages wait.
  *
- * The transport calls back domain_peer(), domain_link(), domain_message(), domain_mapped(),
- * domain_unmapped() and domain_doorbell(), never from inside one of the operations below.
+ * The transport calls back domain_peer(), domain_link(), domain_stranger(), domain_message(),
+ * domain_mapped(), domain_unmapped() and domain_doorbell(), never from inside one of the operations
+ * below.
  */
 #ifndef VHOST_SC_TRANSPORT_H
 #define VHOST_SC_TRANSPORT_H
@@ -42,9 +44,9 @@ struct transport_ops {
 	 */
 	int (*send)(struct broker *b, const struct sc_msg_hdr *msg, const int *fds, unsigned nfds);
 
-	/* Puts a memfd into a window slot. `id` names the memory: never used for another. Returns
-	 * 1: done; 0: domain_mapped() will tell; or -errno. */
-	int (*map)(struct broker *b, uint32_t slot, int memfd, uint64_t size, uint64_t id);
+	/* Puts a memfd into a window slot. Returns 1: done; 0: domain_mapped() will tell; or
+	 * -errno. */
+	int (*map)(struct broker *b, uint32_t slot, int memfd, uint64_t size);
 
 	/* Takes it out. Returns 1, 0 (domain_unmapped() will tell), or -errno. */
 	int (*unmap)(struct broker *b, uint32_t slot, uint64_t size);

@@ -64,7 +64,6 @@ static void loopback_tick(struct broker *b, uint64_t now)
 {
 	struct loopback *t = b->transport;
 
-	(void)now;
 	if (!t->broken)
 		return;
 	domain_broken(b, t->why);
@@ -142,7 +141,6 @@ static void on_accept(struct source *src, uint32_t events)
 	struct loopback *t = container_of(src, struct loopback, listener);
 	int fd = sock_accept(src->fd, &t->b->spare_fd);
 
-	(void)events;
 	if (fd < 0)
 		return;
 	/* The end of the agent before may not have been seen yet. */
@@ -233,21 +231,13 @@ static void loopback_close(struct broker *b)
 	b->transport = NULL;
 }
 
-static int loopback_map(struct broker *b, uint32_t slot, int memfd, uint64_t size, uint64_t id)
+static int loopback_map(struct broker *b, uint32_t slot, int memfd, uint64_t size)
 {
-	(void)b;
-	(void)slot;
-	(void)memfd;
-	(void)size;
-	(void)id;
 	return 1;
 }
 
 static int loopback_unmap(struct broker *b, uint32_t slot, uint64_t size)
 {
-	(void)b;
-	(void)slot;
-	(void)size;
 	return 1;
 }
 
@@ -319,8 +309,6 @@ static int loopback_load(struct broker *b, struct blob_in *in)
 
 static void loopback_status(struct broker *b, struct json *j)
 {
-	(void)b;
-	(void)j;
 }
 
 const struct transport_ops transport_loopback = {

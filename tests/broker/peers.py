@@ -88,7 +88,7 @@ class Broker:
         self.args = [
             BROKER, "--name", name, "--role", "storage", "--rundir", self.tmp.name,
             "--channels", str(channels), "--window-size", str(16 << 20) if channels < 16 else "256M",
-            "--lanes", str(LANES), "--entries", str(ENTRIES), "--log-level", "debug",
+            "--lanes", str(LANES), "--entries", str(ENTRIES), "--log-level", "debug", "--detach-ms", "1500",
         ] + (["--loopback"] if loopback else []) + list(extra)
         self.proc = None
         self.log = open(os.path.join(self.tmp.name, "log"), "w+b")
@@ -96,9 +96,15 @@ class Broker:
 
     def start(self):
         self.proc = subprocess.Popen(self.args, stderr=self.log, stdin=subprocess.DEVNULL)
-        wait_for(lambda: os.path.exists(self.path("ctl.sock")) or self.proc.poll() is not None)
+        wait_for(lambda: self.answers() or self.proc.poll() is not None)
         if self.proc.poll() is not None:
             raise AssertionError("broker did not start: " + self.read_log())
+
+    def answers(self):
+        try:
+            return self.ctl("status")["ok"]
+        except (OSError, ValueError):
+            return False
 
     def path(self, sock):
         return os.path.join(self.dir, sock)
@@ -217,6 +223,16 @@ class Agent:
         _, _, _, body, _ = self.expect(RELEASE)
         f = MSG_RELEASE.unpack(body)
         return list(f[2:2 + f[0]])
+
+    def collect(self, *types):
+        """Takes messages until each of these types has been seen; returns their types, and answers DETACH."""
+        seen = set()
+        while not seen.issuperset(types):
+            m = self.recv()
+            seen.add(m[0])
+            if m[0] == DETACH:
+                self.send(DETACHED, struct.pack("<i", 0) + m[3][:4], slot=m[2], seq=m[1])
+        return seen
 
     def sync(self):
         """Asks SYNC; returns the messages before SYNCED."""

@@ -10,5 +10,5 @@ rsync -aH src/ dst/; rsync -aH --itemize-changes src/ dst/; echo changed >> src/
 rsync -aH --itemize-changes --delete --no-whole-file src/ dst/ | sort
 rsync -aH src "$L/"; rsync -aHc --itemize-changes "$L/src/" back/ | wc -l; diff -r src back && echo same
 seq 1 200000 > big; cp big big2; echo tail >> big; rsync --inplace --no-whole-file -t big big2; cmp big big2 && echo equal
-(cd dst && find . -printf '%p %y %m %n %Ts\n' | grep -v ' d ' | sort) | sha256sum
+(cd dst && find . -printf '%p %y %m %n\n' | grep -v ' d ' | sort) | sha256sum; stat -c %Y dst/d1/f1 dst/soft
 rsync -a nothing there 2>&1 | grep -c 'No such file'

@@ -18,6 +18,6 @@ cd "$L/in" && /bin/pwd -P; cat g; cd ..; /bin/pwd -P | sed "s,$(readlink "$L"),L
 cd "$D/outdir" && /bin/pwd -P | sed "s,$(readlink "$L"),LOCAL,"; cat l; cd "$D"
 i=0; ln -s f chain0; while [ $i -lt 39 ]; do ln -s chain$i chain$((i+1)); i=$((i+1)); done; cat chain38 chain39 2>&1
 i=0; ln -s "$D/f" hop0; while [ $i -lt 50 ]; do ln -s "$D/hop$i" hop$((i+1)); i=$((i+1)); done; cat hop20; cat hop50
-mv "$L/l" "$D/moved" && cat moved; mv moved "$L/back" && cat "$L/back"; ln f "$L/none/hard"; ln "$L/none" hard; ln "$L/back" f
+mv "$L/l" "$D/moved" && cat moved; mv moved "$L/back" && cat "$L/back"
 rm out outdir up; ls; readlink -f abs; realpath -s abs
 rm -f dangle2

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "chan-priv.h"
+#include "kstat.h"
 #include "path.h"
 #include "process.h"
 
@@ -628,15 +629,9 @@ long sc_at_get(struct sc_thread *t, const struct sc_call *c, int dirfd, int path
 		base = t->proc->cwd;
 	else
 		base = sc_fd_file(t, dirfd);
-	if (n < 0 || at->path[0] == '\0') {
-		/* the kernel knows best what to say */
-		if (!base)
-			return SC_NATIVE;
-		if (n < 0)
-			return n;
-		if (!(flags & SC_AT_EMPTY))
-			return -ENOENT;
-	}
+	/* what is wrong in any case the kernel knows best how to say */
+	if (n < 0 || (at->path[0] == '\0' && !(base && (flags & SC_AT_EMPTY))))
+		return SC_NATIVE;
 	if (at->path[0] == '/')
 		return look_absolute(t, c, flags, at);
 	if (!base)
@@ -666,9 +661,11 @@ static long read_cross(struct sc_hlane *l, int which, struct sc_at *at)
 	} else if (kind != SC_CROSS_ABS) {
 		return -EIO;
 	}
-	if (up + len >= SC_PATH_BUF)
+	if (up + len + 1 >= SC_PATH_BUF)
 		return -ENAMETOOLONG;
 	memcpy(at->path + up, (const char *)x + sizeof(struct sc_cross), len);
+	if (up && len == 0)
+		at->path[up + len++] = '.'; /* it was a "..", so it shall be one of the names that cannot be made */
 	at->path[up + len] = '\0';
 	at->len = (uint32_t)strlen(at->path);
 	return at->path[0] == '/' ? 0 : -EIO;
@@ -813,16 +810,64 @@ static bool is_native(long r)
 	return r == SC_NATIVE || r == SC_NATIVE_CHANGED;
 }
 
-/* One is remote and the other not. */
-static long mixed(const struct sc_call *c, const struct sc_pathop2 *p, bool first_remote)
+/* lstat of a path that may be anywhere. 0 or -errno. */
+static long exists(struct sc_thread *t, int dirfd, const char *path)
 {
-	struct stat st;
-	long res;
+	struct sc_kstat st;
+	struct sc_call c = {.nr = __NR_newfstatat, .a = {dirfd, (long)path, (long)&st, AT_SYMLINK_NOFOLLOW}};
+	long res = call_newfstatat(t, &c);
 
-	if (first_remote)
-		return -EXDEV;
-	res = sc_sys4(__NR_newfstatat, p->dirfd[0], c->a[p->path_arg[0]], &st, AT_SYMLINK_NOFOLLOW);
-	return res == -ENOENT || res == -ENOTDIR || res == -EACCES ? res : -EXDEV;
+	if (res == SC_NATIVE_CHANGED)
+		memcpy(c.a, t->native.a, sizeof(c.a));
+	if (is_native(res))
+		res = sc_sys4(__NR_newfstatat, c.a[0], c.a[1], c.a[2], c.a[3]);
+	t->native.after = NULL;
+	return res;
+}
+
+/* The same for the directory that holds path's last component. */
+static long parent_exists(struct sc_thread *t, int dirfd, char *path)
+{
+	uint32_t n = (uint32_t)strlen(path);
+
+	while (n > 1 && path[n - 1] == '/')
+		n--;
+	while (n && path[n - 1] != '/')
+		n--;
+	path[n++] = '.';
+	path[n] = '\0';
+	return exists(t, dirfd, path);
+}
+
+/*
+ * One is remote and the other not, or they are in different domains: EXDEV, but as the kernel does only after it has
+ * looked at what it looks at before: rename at both parents, link at the old file and the new name.
+ */
+static long mixed(struct sc_thread *t, const struct sc_call *c, const struct sc_pathop2 *p)
+{
+	char path[SC_PATH_BUF + 1]; /* the parent of "a" is "." */
+	bool link = p->x.op == SC_OP_LINK;
+	long res = 0;
+
+	for (int i = 0; i < 2 && !res; i++) {
+		const char *user = (const char *)c->a[p->path_arg[i]];
+		long n = sc_strnlen_user(user, SC_PATH_BUF);
+
+		if (n == 0)
+			return -ENOENT;
+		if (n >= SC_PATH_BUF)
+			return -ENAMETOOLONG;
+		if (n < 0 || sc_copy_from_user(path, user, (size_t)n))
+			return -EFAULT;
+		path[n] = '\0';
+		if (link)
+			res = exists(t, p->dirfd[i], path);
+		if (link && i == 1 && !res)
+			return -EEXIST;
+		if (!link || i == 1)
+			res = parent_exists(t, p->dirfd[i], path);
+	}
+	return res ? res : -EXDEV;
 }
 
 /* Runs the operation once; *which: the path that crossed, or -1. */
@@ -875,7 +920,7 @@ static long path2_get(struct sc_thread *t, const struct sc_call *c, struct sc_pa
 	s->force_walk = true;
 	r[odd] = sc_at_get(t, c, p->dirfd[odd], p->path_arg[odd], p->at_flags[odd], &at[odd]);
 	s->force_walk = walked;
-	return is_native(r[odd]) ? mixed(c, p, odd == 1) : r[odd];
+	return is_native(r[odd]) ? mixed(t, c, p) : r[odd];
 }
 
 long sc_path2_call(struct sc_thread *t, const struct sc_call *c, struct sc_pathop2 *p)
@@ -887,7 +932,7 @@ long sc_path2_call(struct sc_thread *t, const struct sc_call *c, struct sc_patho
 
 	while (res == 0) {
 		if (at[0].dom != at[1].dom)
-			return -EXDEV;
+			return mixed(t, c, p);
 		res = sc_lane_get(t, at[0].dom, &l);
 		if (res)
 			return res;
@@ -898,7 +943,7 @@ long sc_path2_call(struct sc_thread *t, const struct sc_call *c, struct sc_patho
 		if (which < 0)
 			return res;
 		if (is_native(res))
-			return -EXDEV;
+			return mixed(t, c, p);
 	}
 	return res;
 }

@@ -43,7 +43,8 @@ enum sc_op {
 
 	/* openat2: handle = base; buf/len in: path; arg0 = flags (low 32) | mode (high 32); arg1 = ticket or 0;
 	 * arg2 = secret (non-zero; chosen by the host at random). res = handle; cqe.flags carries the file's type
-	 * (SC_CQE_TYPE). buf2/len2 out (optional): struct sc_stat of the opened file. */
+	 * (SC_CQE_TYPE). buf2/len2 out (optional): struct sc_stat of the opened file. An empty path opens the base once
+	 * more, with the caller's rights, as open("/proc/self/fd/N") does. */
 	SC_OP_OPEN = 2,
 	/* handle. Drops it at once, if no other session was granted it; otherwise -EBUSY, and it ends by its ticket. */
 	SC_OP_CLOSE = 3,

@@ -21,6 +21,16 @@
 
 static_assert(SC_TICKETS_BATCH + 3 <= SOCK_MAX_FDS, "a reply carries memfd, doorbells and tickets");
 
+/* A message of a client. */
+union client_msg {
+	struct sc_attach_hdr h;
+	struct sc_attach_req req;
+	struct sc_attach_tickets tickets;
+	struct sc_attach_claim claim;
+	struct sc_attach_name name;
+	unsigned char bytes[SC_ATTACH_MSG_MAX];
+};
+
 static void on_client(struct source *src, uint32_t events);
 
 static void free_client(struct client *c)
@@ -322,13 +332,12 @@ static void on_tickets(struct client *c, const struct sc_attach_tickets *m)
 	sock_close_fds(fds, r.count);
 }
 
-static void on_claim(struct client *c, const struct sc_attach_claim *m, const int *fds,
-		     unsigned nfds)
+static void on_claim(struct client *c, uint32_t seq, const int *fds, unsigned nfds)
 {
 	struct sc_attach_claim r = {
 	    .h = {.magic = SC_ATTACH_MAGIC,
 		  .type = SC_ATTACH_CLAIM_REP,
-		  .seq = m->h.seq,
+		  .seq = seq,
 		  .len = sizeof(r)},
 	    .count = nfds,
 	};
@@ -339,9 +348,10 @@ static void on_claim(struct client *c, const struct sc_attach_claim *m, const in
 }
 
 /* Checks a message against its type and the client's state. Returns NULL if it is in order. */
-static const char *bad_message(const struct client *c, const void *msg, size_t len, unsigned nfds)
+static const char *bad_message(const struct client *c, const union client_msg *msg, size_t len,
+			       unsigned nfds)
 {
-	const struct sc_attach_hdr *h = msg;
+	const struct sc_attach_hdr *h = &msg->h;
 	bool live = c->state == CLIENT_LIVE;
 
 	if (len < sizeof(*h) || h->magic != SC_ATTACH_MAGIC || h->len != len || h->flags)
@@ -350,13 +360,13 @@ static const char *bad_message(const struct client *c, const void *msg, size_t l
 	case SC_ATTACH_REQ:
 		if (len != sizeof(struct sc_attach_req) || nfds)
 			return "malformed request";
-		if (((const struct sc_attach_req *)msg)->tickets > SC_TICKETS_BATCH)
+		if (msg->req.tickets > SC_TICKETS_BATCH)
 			return "request for too many tickets";
 		return c->state == CLIENT_NEW ? NULL : "second request";
 	case SC_ATTACH_TICKETS:
 		if (len != sizeof(struct sc_attach_tickets) || nfds)
 			return "malformed request for tickets";
-		if (((const struct sc_attach_tickets *)msg)->count > SC_TICKETS_BATCH)
+		if (msg->tickets.count > SC_TICKETS_BATCH)
 			return "request for too many tickets";
 		return live ? NULL : "request for tickets without a session";
 	case SC_ATTACH_CLAIM:
@@ -373,7 +383,8 @@ static const char *bad_message(const struct client *c, const void *msg, size_t l
 }
 
 /* Handles one packet. */
-static void on_message(struct client *c, const void *msg, size_t len, const int *fds, unsigned nfds)
+static void on_message(struct client *c, const union client_msg *msg, size_t len, const int *fds,
+		       unsigned nfds)
 {
 	const char *bad = bad_message(c, msg, len, nfds);
 
@@ -381,26 +392,25 @@ static void on_message(struct client *c, const void *msg, size_t len, const int 
 		client_drop(c, bad);
 		return;
 	}
-	switch (((const struct sc_attach_hdr *)msg)->type) {
+	switch (msg->h.type) {
 	case SC_ATTACH_REQ:
-		on_request(c, msg);
+		on_request(c, &msg->req);
 		break;
 	case SC_ATTACH_TICKETS:
-		on_tickets(c, msg);
+		on_tickets(c, &msg->tickets);
 		break;
 	case SC_ATTACH_CLAIM:
-		on_claim(c, msg, fds, nfds);
+		on_claim(c, msg->h.seq, fds, nfds);
 		break;
 	default:
-		ticket_set_name(c->b, c->slot->session,
-				&((const struct sc_attach_name *)msg)->name);
+		ticket_set_name(c->b, c->slot->session, &msg->name.name);
 	}
 }
 
 static void on_client(struct source *src, uint32_t events)
 {
 	struct client *c = container_of(src, struct client, src);
-	uint64_t msg[SC_ATTACH_MSG_MAX / sizeof(uint64_t)];
+	union client_msg msg;
 	int fds[SOCK_MAX_FDS];
 	unsigned nfds;
 	ssize_t n;
@@ -409,11 +419,11 @@ static void on_client(struct source *src, uint32_t events)
 		client_event(c);
 	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		return;
-	n = sock_recv(src->fd, msg, sizeof(msg), fds, &nfds);
+	n = sock_recv(src->fd, &msg, sizeof(msg), fds, &nfds);
 	if (n == -EAGAIN)
 		return;
 	if (n > 0)
-		on_message(c, msg, (size_t)n, fds, nfds);
+		on_message(c, &msg, (size_t)n, fds, nfds);
 	else
 		client_drop(c, n == -EMSGSIZE ? "message too long" : NULL);
 	sock_close_fds(fds, nfds);

@@ -325,9 +325,9 @@ static bool length_ok(uint16_t type, size_t len)
 	}
 }
 
-void domain_message(struct broker *b, const void *msg, size_t len)
+void domain_message(struct broker *b, const union agent_msg *msg, size_t len)
 {
-	const struct sc_msg_hdr *h = msg;
+	const struct sc_msg_hdr *h = &msg->h;
 	char why[96];
 
 	if (len < sizeof(*h) || h->len != len || !length_ok(h->type, len)) {
@@ -343,10 +343,10 @@ void domain_message(struct broker *b, const void *msg, size_t len)
 	}
 	switch (h->type) {
 	case SC_MSG_HELLO:
-		on_hello(b, msg);
+		on_hello(b, &msg->hello);
 		break;
 	case SC_MSG_LOG:
-		on_log(msg);
+		on_log(&msg->log);
 		break;
 	case SC_MSG_SYNC:
 		on_sync(b, h->seq);
@@ -355,7 +355,7 @@ void domain_message(struct broker *b, const void *msg, size_t len)
 		on_bye(b);
 		break;
 	default:
-		on_status(b, msg);
+		on_status(b, &msg->status);
 	}
 }
 

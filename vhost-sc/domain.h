@@ -22,6 +22,15 @@ struct broker;
 struct blob_out;
 struct blob_in;
 
+/* A message of the agent, copied out of its reach. */
+union agent_msg {
+	struct sc_msg_hdr h;
+	struct sc_msg_hello hello;
+	struct sc_msg_status status;
+	struct sc_msg_log log;
+	unsigned char bytes[SC_MSG_MAX];
+};
+
 enum domain_state {
 	DOM_DOWN,
 	DOM_STARTING,
@@ -89,7 +98,7 @@ void domain_link(struct broker *b, bool up);
 /* The link leads to an agent that has said hello to a broker that is gone. It has to begin anew. */
 void domain_stranger(struct broker *b);
 /* A message, in private memory; len is what was received. */
-void domain_message(struct broker *b, const void *msg, size_t len);
+void domain_message(struct broker *b, const union agent_msg *msg, size_t len);
 /* The agent broke the protocol and has been cut off. */
 void domain_broken(struct broker *b, const char *why);
 /* A map or unmap is done. status: 0 or -errno. */

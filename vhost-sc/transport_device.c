@@ -90,27 +90,26 @@ static void flush(struct device *d)
 static void drain(struct device *d)
 {
 	struct virtqueue *q = &d->vu.q[CONTROLQ];
-	uint64_t msg[SC_MSG_MAX / sizeof(uint64_t)];
+	union agent_msg msg;
 	struct virtq_buffer buf;
 	uint32_t budget = q->num;
 	bool taken = false;
 	int ret = 0;
 
 	while (budget && (ret = virtq_take(q, &d->vu.mem, &buf)) > 0) {
-		long len = virtq_read(&buf, &d->vu.mem, msg, sizeof(msg));
+		long len = virtq_read(&buf, &d->vu.mem, &msg, sizeof(msg));
 
 		virtq_give(q, &d->vu.mem, &buf, 0);
 		taken = true;
 		budget--;
-		if (d->cut && len > (long)sizeof(struct sc_msg_hdr) &&
-		    ((struct sc_msg_hdr *)msg)->type == SC_MSG_HELLO)
+		if (d->cut && len == (long)sizeof(msg.hello) && msg.h.type == SC_MSG_HELLO)
 			d->cut = false;
 		if (d->cut || d->broken)
 			continue;
 		if (len < 0)
 			device_drop(d->b, "a message that is too long, or not in memory");
 		else
-			domain_message(d->b, msg, (size_t)len);
+			domain_message(d->b, &msg, (size_t)len);
 	}
 	if (taken)
 		virtq_notify(q, &d->vu.mem);

@@ -106,7 +106,7 @@ static int loopback_send(struct broker *b, const struct sc_msg_hdr *msg, const i
 static void on_agent(struct source *src, uint32_t events)
 {
 	struct loopback *t = container_of(src, struct loopback, conn);
-	uint64_t msg[SC_MSG_MAX / sizeof(uint64_t)];
+	union agent_msg msg;
 	int fds[SOCK_MAX_FDS];
 	unsigned nfds;
 	ssize_t n;
@@ -117,12 +117,12 @@ static void on_agent(struct source *src, uint32_t events)
 		flush(t);
 	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		return;
-	n = sock_recv(src->fd, msg, sizeof(msg), fds, &nfds);
+	n = sock_recv(src->fd, &msg, sizeof(msg), fds, &nfds);
 	sock_close_fds(fds, nfds); /* an agent has none to send */
 	if (n == -EAGAIN)
 		return;
 	if (n > 0)
-		domain_message(t->b, msg, (size_t)n);
+		domain_message(t->b, &msg, (size_t)n);
 	else if (n == -EMSGSIZE)
 		loopback_drop(t->b, "message too long");
 	else

@@ -17,8 +17,7 @@ struct sc_spare {
 
 /* What the adaptive spin has learned of a class of operations. Relaxed, racy, only a hint. */
 struct sc_spin {
-	uint32_t ewma;	/* TSC ticks that a wait takes, smoothed */
-	uint32_t count; /* waits, for probing now and then */
+	uint32_t limit; /* TSC ticks to spin before sleeping, 0..spin_max */
 };
 
 struct sc_chan {

@@ -438,6 +438,8 @@ static long attach_locked(struct sc_dom *d, struct sc_chan **out)
 	}
 	(*out)->ticks_per_us = tick_rate(tsc0, &t0);
 	(*out)->spin_max = cpus() > 1 ? SPIN_MAX_US * (*out)->ticks_per_us : 0;
+	for (int i = 0; i < SC_SPIN_CLASSES; i++)
+		(*out)->spin[i].limit = (*out)->spin_max;
 	return 0;
 }
 

@@ -8,9 +8,8 @@
  * stores the tail, and spins on the done index. The first few lanes of a channel are set aside as shared: threads that
  * find no lane of their own left take one of those for the length of a call, under its mutex.
  *
- * Waiting. First the thread spins, for as long as waits of that class of operations usually take (an exponentially
- * smoothed mean), at most spin_max; if they usually take longer, hardly at all, but every 64th time it tries again. With one
- * CPU it never spins: the agent could not run meanwhile. Then it sets host_asleep, looks once more, and sleeps. All
+ * Waiting. First the thread spins, for as long as has proved useful for that class of operations (spin_learn()), at most
+ * spin_max; with one CPU it never spins: the agent could not run meanwhile. Then it sets host_asleep, looks once more, and sleeps. All
  * sleepers of a process share one eventfd. One of them, the leader, polls it (and the broker's socket); when it rings, the
  * leader wakes by futex those whose lanes have moved. The others sleep on a futex word of their lane. A leader whose own
  * completion has come passes the leadership to another sleeper. All sleeps end after a while whatever happens.
@@ -34,7 +33,7 @@
 #include "process.h"
 
 #define SLEEP_MS       250u /* longest single sleep */
-#define SPIN_PROBE     64u  /* one wait in so many spins fully whatever was learned */
+#define SPIN_LOST      8u   /* a wait of more than so many times the longest spin was not worth spinning for */
 
 uint64_t sc_now_ms(void)
 {
@@ -192,26 +191,19 @@ static enum sc_spin_class spin_class(const struct sc_slot *s)
 	}
 }
 
-/* How many ticks to spin for a class. */
-static uint32_t spin_limit(struct sc_chan *c, struct sc_spin *s)
-{
-	uint32_t usual = __atomic_load_n(&s->ewma, __ATOMIC_RELAXED);
-
-	if (c->spin_max == 0)
-		return 0;
-	if (usual < c->spin_max / 2)
-		return 2 * usual + c->ticks_per_us;
-	if (__atomic_fetch_add(&s->count, 1, __ATOMIC_RELAXED) % SPIN_PROBE == 0)
-		return c->spin_max;
-	return usual < c->spin_max ? c->spin_max : c->ticks_per_us;
-}
-
+/*
+ * How long to spin is learned as the kernel's halt polling does: a wait that had to sleep although it was short says that
+ * more spinning would have caught it; one that was long, that spinning was a waste.
+ */
 static void spin_learn(struct sc_spin *s, uint64_t took, uint32_t max)
 {
-	uint32_t old = __atomic_load_n(&s->ewma, __ATOMIC_RELAXED);
-	uint32_t now = took > 4ull * max ? 4 * max : (uint32_t)took;
+	uint32_t limit = __atomic_load_n(&s->limit, __ATOMIC_RELAXED);
 
-	__atomic_store_n(&s->ewma, old - old / 8 + now / 8, __ATOMIC_RELAXED);
+	if (took > (uint64_t)SPIN_LOST * max)
+		limit /= 2;
+	else
+		limit = limit < max / 8 ? max / 8 : 2 * limit < max ? 2 * limit : max;
+	__atomic_store_n(&s->limit, limit, __ATOMIC_RELAXED);
 }
 
 /* Spins until the lane moves. True if it did within the limit. */
@@ -337,7 +329,7 @@ static long wait_class(struct sc_thread *t, struct sc_hlane *l, int index, uint3
 	struct sc_chan *c = l->chan;
 	struct sc_spin *learned = &c->spin[class];
 	uint64_t start = ticks();
-	uint32_t limit = spin_limit(c, learned);
+	uint32_t limit = __atomic_load_n(&learned->limit, __ATOMIC_RELAXED);
 	long err;
 
 	while (!(l->ready >> index & 1)) {
@@ -345,12 +337,12 @@ static long wait_class(struct sc_thread *t, struct sc_hlane *l, int index, uint3
 			err = sleep_for(t, l, index, wait_flags);
 			if (err)
 				return err;
+			spin_learn(learned, ticks() - start, c->spin_max);
 			break;
 		}
 		if (!harvest(l))
 			return -EIO;
 	}
-	spin_learn(learned, ticks() - start, c->spin_max);
 	return fetch(l, index, cqe_flags);
 }
 

@@ -71,26 +71,46 @@ static uint32_t lock_command(int cmd)
 	}
 }
 
-/* What the kernel refuses before it looks for other locks. */
+static bool is_ofd(int cmd)
+{
+	return cmd == F_OFD_GETLK || cmd == F_OFD_SETLK || cmd == F_OFD_SETLKW;
+}
+
+static bool is_getlk(int cmd)
+{
+	return cmd == F_GETLK || cmd == F_OFD_GETLK;
+}
+
+/* A range counted from the file's start that cannot be. Of ranges counted from elsewhere the agent
+ * finds that out. */
+static long range_error(const struct flock *u)
+{
+	if (u->l_whence != SEEK_SET)
+		return 0;
+	if (u->l_start < 0 || (u->l_len < 0 && u->l_start + u->l_len < 0))
+		return -EINVAL;
+	return u->l_len > 0 && u->l_len - 1 > INT64_MAX - u->l_start ? -EOVERFLOW : 0;
+}
+
+/* What the kernel refuses before it looks for other locks, in its order. */
 static long lock_error(const struct sc_file *f, int cmd, const struct flock *u)
 {
-	bool ofd = cmd == F_OFD_GETLK || cmd == F_OFD_SETLK || cmd == F_OFD_SETLKW;
+	long err;
 
 	if (cmd == F_GETLK && u->l_type != F_RDLCK && u->l_type != F_WRLCK)
 		return -EINVAL;
 	if (u->l_whence != SEEK_SET && u->l_whence != SEEK_CUR && u->l_whence != SEEK_END)
 		return -EINVAL;
+	err = range_error(u);
+	if (err)
+		return err;
 	if (u->l_type != F_RDLCK && u->l_type != F_WRLCK && u->l_type != F_UNLCK)
 		return -EINVAL;
-	if (ofd && u->l_pid != 0)
-		return -EINVAL;
-	if (cmd == F_GETLK || cmd == F_OFD_GETLK)
-		return 0;
-	if (u->l_type == F_RDLCK && !sc_may_read(f))
+	if (!is_getlk(cmd) && u->l_type == F_RDLCK && !sc_may_read(f))
 		return -EBADF;
-	if (u->l_type == F_WRLCK && !sc_may_write(f))
+	if (!is_getlk(cmd) && u->l_type == F_WRLCK && !sc_may_write(f))
 		return -EBADF;
-	return 0;
+	return is_ofd(cmd) && u->l_pid != 0 ? -EINVAL : 0;
 }
 
 /* F_GETLK's answer. If nothing is in the way, the kernel changes the type alone. */
@@ -128,7 +148,7 @@ static long record_lock(struct sc_thread *t, const struct sc_call *c, int cmd)
 	if (cmd == F_SETLKW || cmd == F_OFD_SETLKW)
 		x.wait_flags = SC_WAIT_INTERRUPTIBLE;
 	res = sc_file_call(t, c->file, &x);
-	if (res < 0 || (cmd != F_GETLK && cmd != F_OFD_GETLK))
+	if (res < 0 || !is_getlk(cmd))
 		return res;
 	lock_answer(&u, &lk);
 	return sc_copy_to_user((void *)c->a[2], &u, sizeof(u));

@@ -168,15 +168,19 @@ static bool remote_address(struct sc_thread *t, const void *user, long len)
 /* Unix sockets meet in the host's kernel and cannot have their name in a domain. */
 long call_bind(struct sc_thread *t, const struct sc_call *c)
 {
-	if (sc_fd_file(t, sc_int(c->a[0])))
-		return -ENOTSOCK;
+	struct sc_file *f = sc_fd_file(t, sc_int(c->a[0]));
+
+	if (f)
+		return not_socket(f);
 	return remote_address(t, (const void *)c->a[1], sc_int(c->a[2])) ? -EPERM : SC_NATIVE;
 }
 
 long call_connect(struct sc_thread *t, const struct sc_call *c)
 {
-	if (sc_fd_file(t, sc_int(c->a[0])))
-		return -ENOTSOCK;
+	struct sc_file *f = sc_fd_file(t, sc_int(c->a[0]));
+
+	if (f)
+		return not_socket(f);
 	return remote_address(t, (const void *)c->a[1], sc_int(c->a[2])) ? -ECONNREFUSED
 									 : SC_NATIVE;
 }

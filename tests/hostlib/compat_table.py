@@ -102,6 +102,8 @@ def refusal(name, notes, handler):
     body = handler[1]
     if "refuse_root" in body or "is_root" in body:
         body += "-EPERM"
+    if "not_socket" in body:
+        body += "-ENOTSOCK"
     return (["%s: refused, with no errno in the notes" % name] if not named else
             ["%s: the notes say %s, %s does not" % (name, e, handler[0]) for e in named if "-" + e not in body])
 

@@ -45,10 +45,13 @@ for name, fd in fds.items():
     attempt(name + " lease", lambda: fcntl.fcntl(fd, fcntl.F_GETLEASE))
     for kind in (fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK, 9):
         for cmd in (fcntl.F_GETLK, fcntl.F_SETLK, 36, 37):
+            if (kind, cmd) == (fcntl.F_UNLCK, 36):
+                continue  # says what it does only since Linux 6.4
             for whence, start, length, pid in ((0, 0, 0, 0), (1, 2, -1, 0), (2, -3, 2, 0), (0, -1, 1, 0), (7, 0, 0, 0), (0, 0, 0, 5),
                                                (0, 1, 2**63 - 1, 0), (0, 0, -1, 0)):
-                attempt("%s lock %d %d %s" % (name, kind, cmd, (whence, start, length, pid)), lambda: struct.unpack(
-                    "hhqqi4x", fcntl.fcntl(fd, cmd, struct.pack("hhqqi4x", kind, whence, start, length, pid))))
+                attempt("%s lock %d %d %s" % (name, kind, cmd, (whence, start, length, pid)), lambda: [
+                    "me" if x == os.getpid() else x for x in struct.unpack("hhqqi4x", fcntl.fcntl(
+                        fd, cmd, struct.pack("hhqqi4x", kind, whence, start, length, pid)))])
     attempt(name + " dup", lambda: fcntl.fcntl(fd, fcntl.F_DUPFD, 100) >= 100)
     attempt(name + " dup too far", lambda: fcntl.fcntl(fd, fcntl.F_DUPFD, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     attempt(name + " setfl", lambda: (fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK | os.O_APPEND | os.O_NOATIME), oct(

@@ -140,9 +140,14 @@ long call_no_async(struct sc_thread *t, const struct sc_call *c)
 
 /* A socket call on a remote file. (The ticket at its number is a socket: it must not be reached.)
  */
+static long not_socket(const struct sc_file *f)
+{
+	return sc_is_path(f) ? -EBADF : -ENOTSOCK;
+}
+
 long call_not_socket(struct sc_thread *t, const struct sc_call *c)
 {
-	return sc_is_path(c->file) ? -EBADF : -ENOTSOCK;
+	return not_socket(c->file);
 }
 
 /* Does a Unix socket's address name a remote path? */

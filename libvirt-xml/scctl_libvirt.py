@@ -139,7 +139,8 @@ def install_hook():
     """Puts the hook in its place unless it is there. True if libvirtd must be restarted to see it.
 
     libvirtd looks for hooks once, when it starts; so the file's date is that of its first installation, and a daemon
-    that is older has not seen it. A hook that was there already is read anew each time.
+    that is older has not seen it. A hook that was there already is read anew each time. It stays when the last domain
+    is undefined, when it does nothing, so that the next define need not restart libvirtd.
     """
     path = hook_path()
     text = hook_text()
@@ -150,14 +151,6 @@ def install_hook():
         if date is not None:
             os.utime(path, (date, date))
     return hook_unseen()
-
-
-def remove_hook():
-    """Takes the hook away, for the last domain."""
-    try:
-        os.unlink(hook_path())
-    except FileNotFoundError:
-        pass
 
 
 def hook_unseen():

@@ -175,8 +175,6 @@ def _undefine(args):
     broker.stop(args.name)
     vm.close_walls(domain)
     vm.forget(domain)
-    if not any(config.load(other).libvirt for other in config.names()):
-        libvirt.remove_hook()
     if args.remove_disk and os.path.isfile(domain.disk):
         os.unlink(domain.disk)
         say(f'disk {domain.disk} is removed')

@@ -32,8 +32,9 @@
  *
  * Removal
  *	The device may go (unbind, hot unplug) while the agent has /dev/sc open and mapped. Then
- *	mappings are revoked (SIGBUS), doorbells unbound, read() and write() return -ENODEV, and
- *	poll() reports EPOLLHUP. struct sc_device itself lives until the last reference is put.
+ *	mappings are revoked (SIGBUS), I/O to the window is waited for, doorbells are unbound,
+ *	read() and write() return -ENODEV, and poll() reports EPOLLHUP. struct sc_device itself
+ *	lives until the last reference is put.
  *
  * Locks
  *	queue_lock	controlq, eventq, gone, inbox. Taken from process context only.
@@ -42,6 +43,7 @@
  *			inside mmap_lock; so no user memory may be touched under it.
  */
 
+#include <linux/delay.h>
 #include <linux/eventfd.h>
 #include <linux/fs.h>
 #include <linux/kref.h>
@@ -81,11 +83,11 @@ struct sc_bell {
 
 /**
  * struct sc_message - a receive buffer of eventq
- * @data:	where the device writes; first, so that it is as aligned as the allocation
+ * @data:	SC_MSG_MAX bytes, where the device writes
  * @len:	bytes of a received message
  */
 struct sc_message {
-	u8 data[SC_MSG_MAX];
+	void *data;
 	u32 len;
 };
 
@@ -124,7 +126,7 @@ struct sc_device {
 	wait_queue_head_t wait;
 	struct rw_semaphore map_lock;
 	struct address_space *mapping;
-	struct sc_message **messages;
+	struct sc_message *messages;
 	unsigned int nmessages;
 	struct sc_bell bells[];
 };
@@ -206,7 +208,7 @@ static void sc_free(struct kref *ref)
 	unsigned int i;
 
 	for (i = 0; i < sc->nmessages; i++)
-		kfree(sc->messages[i]);
+		kfree(sc->messages[i].data);
 	kfree(sc->messages);
 	kvfree(sc);
 }
@@ -225,7 +227,7 @@ static void sc_post(struct sc_device *sc, struct sc_message *msg)
 {
 	struct scatterlist sg;
 
-	sg_init_one(&sg, msg->data, sizeof(msg->data));
+	sg_init_one(&sg, msg->data, SC_MSG_MAX);
 	/* There are as many buffers as entries, so this fails on a broken queue only. */
 	if (virtqueue_add_inbuf(sc->eventq, &sg, 1, msg, GFP_ATOMIC))
 		dev_warn_once(&sc->vdev->dev, "eventq does not take its buffers back\n");
@@ -714,11 +716,12 @@ static int sc_fill_eventq(struct sc_device *sc)
 	if (!sc->messages)
 		return -ENOMEM;
 	for (; sc->nmessages < n; sc->nmessages++) {
-		struct sc_message *msg = kzalloc(sizeof(*msg), GFP_KERNEL);
+		struct sc_message *msg = &sc->messages[sc->nmessages];
 
-		if (!msg)
+		/* Zeroed: a device that tells too great a length shows user space nothing else. */
+		msg->data = kzalloc(SC_MSG_MAX, GFP_KERNEL);
+		if (!msg->data)
 			return -ENOMEM;
-		sc->messages[sc->nmessages] = msg;
 		sc_post(sc, msg);
 	}
 	return 0;
@@ -758,6 +761,33 @@ static void sc_set_gone(struct sc_device *sc)
 		sc_bell_bind(bell, NULL);
 	}
 	wake_up_interruptible_all(&sc->wait);
+}
+
+/*
+ * Waits until no I/O holds a page of the window. To be called when it is revoked, so that nobody
+ * gets a new hold, and before the device is reset, which makes the window a hole: a disk that meets
+ * a hole in the middle of a transfer stops for good. Nor does devm_memremap_pages() wait for holds
+ * of pages of this type when it frees them.
+ *
+ * The block layer sees to it that I/O ends.
+ */
+static void sc_wait_for_io(struct sc_device *sc)
+{
+	unsigned long pfn = PHYS_PFN(sc->base);
+	unsigned long end = pfn + (sc->info.window_size >> PAGE_SHIFT);
+	unsigned int waited = 0;
+
+	for (; pfn < end; pfn++) {
+		/* One reference is the page's own. */
+		while (page_ref_count(pfn_to_page(pfn)) > 1) {
+			msleep(10);
+			if (++waited % 1000 == 0)
+				dev_warn(&sc->vdev->dev, "waiting for I/O to the window, %u s\n",
+					 waited / 100);
+		}
+		if (pfn % 4096 == 0)
+			cond_resched();
+	}
 }
 
 static struct sc_device *sc_alloc(struct virtio_device *vdev, const struct sc_dev_info *info)
@@ -830,8 +860,8 @@ static void sc_remove(struct virtio_device *vdev)
 
 	misc_deregister(&sc->misc);
 	sc_set_gone(sc);
+	sc_wait_for_io(sc);
 	sc_del_vqs(sc);
-	/* Pages of the window that I/O still holds are waited for when devres unmaps them. */
 	kref_put(&sc->ref, sc_free);
 }
 

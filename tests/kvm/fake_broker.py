@@ -33,6 +33,19 @@ MAX_REGIONS = 256
 CONTROLQ, EVENTQ, DOORBELL = 0, 1, 2
 
 
+def replace(fd):
+    """Closes what a new descriptor takes the place of."""
+    if fd is not None:
+        os.close(fd)
+
+
+def readable(fd, timeout):
+    """Waits at most `timeout` seconds for an eventfd to be rung."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
+
+
 class Queue:
     """A virtqueue as QEMU describes it."""
 
@@ -101,6 +114,8 @@ class FakeBroker(threading.Thread):
         if request == GET_SHMEM_CONFIG:
             return struct.pack(f"<II{MAX_REGIONS}Q", 1, 0, self.window, *[0] * (MAX_REGIONS - 1))
         if request == SET_BACKEND_REQ_FD:
+            if self.backend:
+                self.backend.close()
             self.backend = socket.socket(fileno=fds[0])
         elif request == SET_MEM_TABLE:
             self._set_memory(body, fds)
@@ -134,8 +149,10 @@ class FakeBroker(threading.Thread):
             queue.addresses = None
             return struct.pack("<II", index, queue.next)
         elif request == SET_VRING_KICK:
+            replace(queue.kick)
             queue.kick = fds[0] if fds else None
         else:
+            replace(queue.call)
             queue.call = fds[0] if fds else None
             # The last request of a start, of the last queue.
             if queue is self.queues[-1] and queue.kick is not None:
@@ -214,7 +231,7 @@ class FakeBroker(threading.Thread):
         while not (message := self._use(queue, lambda memory, offset, n: (bytes(memory[offset : offset + n]), 0))):
             if time.monotonic() > end:
                 raise TimeoutError("no message in controlq")
-            if queue.kick is not None and select.select([queue.kick], [], [], 0.1)[0]:
+            if queue.kick is not None and readable(queue.kick, 0.1):
                 os.eventfd_read(queue.kick)
         return message
 
@@ -225,7 +242,7 @@ class FakeBroker(threading.Thread):
     def wait_kick(self, slot, timeout=10):
         """Waits for the guest-to-host bell of a slot. Returns how often it rang; 0: not at all."""
         kick = self.queues[DOORBELL + slot - 1].kick
-        if not select.select([kick], [], [], timeout)[0]:
+        if not readable(kick, timeout):
             return 0
         return os.eventfd_read(kick)
 

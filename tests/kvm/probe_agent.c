@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -364,7 +365,83 @@ static void check_removal(volatile unsigned char *channel)
 	close(dev);
 	dev = open(DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	check(dev >= 0 && !ioctl(dev, SC_IOC_INFO, &info), "open again");
-	check(ask(buf, sizeof(buf), "ring 1 0") == 2, "messages again");
+	check(ask(buf, sizeof(buf), "attach") == 2, "messages again");
+}
+
+static sigjmp_buf thread_jump[4];
+static _Thread_local int thread_number;
+static volatile bool stop_threads;
+
+static void on_thread_fault(int sig)
+{
+	siglongjmp(thread_jump[thread_number], sig);
+}
+
+/* Uses everything as fast as it can until the device goes, and what is left of it after that. */
+static void *use_device(void *arg)
+{
+	volatile unsigned char *channel = (unsigned char *)arg + info.slot_size;
+	static volatile int counter;
+	struct sc_dev_doorbell bell = {.slot = 1, .fd = eventfd(0, EFD_NONBLOCK)};
+	char *page = aligned_alloc(4096, 4096);
+	int file = open("/export/direct", O_RDWR | O_DIRECT);
+	char buf[SC_MSG_MAX];
+	unsigned int seed;
+
+	thread_number = counter++ % 4;
+	seed = (unsigned int)thread_number;
+	while (!stop_threads) {
+		size_t at = (size_t)rand_r(&seed) % (CHANNEL / 2) / 4096 * 4096;
+		volatile size_t size = at & 4096 ? 4096 : CHANNEL / 2;
+
+		if (sigsetjmp(thread_jump[thread_number], 1))
+			continue;
+		(void)!pread(file, (void *)(channel + at), size, 0);
+		(void)!pwrite(file, (void *)(channel + at), size, 4096);
+		ioctl(dev, SC_IOC_KICK, 1 + at / 4096 % info.num_channels);
+		ioctl(dev, SC_IOC_DOORBELL, &bell);
+		(void)!read(dev, buf, sizeof(buf));
+		madvise((void *)(channel + at), 4096, MADV_DONTNEED);
+		if (thread_number & 1)
+			memcpy(page, (void *)(channel + at), 4096);
+	}
+	close(bell.fd);
+	close(file);
+	free(page);
+	return NULL;
+}
+
+/* The device goes and comes under load, ten times. */
+static void check_removal_under_load(void)
+{
+	const char *name = bound_device();
+	pthread_t threads[4];
+	char buf[64];
+	bool good = true;
+
+	signal(SIGBUS, on_thread_fault);
+	for (int round = 0; round < 10 && good; round++) {
+		void *window =
+		    mmap(NULL, info.window_size, PROT_READ | PROT_WRITE, MAP_SHARED, dev, 0);
+
+		stop_threads = false;
+		for (int i = 0; i < 4; i++)
+			pthread_create(&threads[i], NULL, use_device, window);
+		usleep(50000);
+		good &= write_file(DRIVER "/unbind", name);
+		usleep(10000);
+		stop_threads = true;
+		for (int i = 0; i < 4; i++)
+			pthread_join(threads[i], NULL);
+		munmap(window, info.window_size);
+		close(dev);
+		good &= write_file(DRIVER "/bind", name);
+		dev = open(DEVICE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+		/* A reset device has an empty window. I/O to a hole would stop the disk for good.
+		 */
+		good &= dev >= 0 && ask(buf, sizeof(buf), "attach") == 2;
+	}
+	check(good, "unbind under load, ten times");
 }
 
 int main(void)
@@ -376,6 +453,7 @@ int main(void)
 	check_doorbells();
 	channel = check_window();
 	check_removal(channel);
+	check_removal_under_load();
 	printf("done\n");
 	return 0;
 }

@@ -62,6 +62,10 @@ class Host:
     def do_info(self, channels, slot_size, window):
         self._yes((channels, slot_size, window) == (self.channels, self.broker.slot_size, self.window))
 
+    def do_attach(self):
+        self.attach()
+        self._yes(True)
+
     def do_message(self, size):
         self.broker.send(bytes((i * 7 + size) & 0xFF for i in range(size)))
 

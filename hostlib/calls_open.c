@@ -64,8 +64,6 @@ static long open_at(struct sc_thread *t, const struct sc_call *c, const struct o
 	if (res == -EXDEV && (flags & SC_CQE_F_CROSS)) {
 		*crossed = true;
 		res = sc_at_cross(t, c, l, 0, q->path_arg, at_flags, at);
-	} else if (res == -EBADF && !at->file) {
-		sc_root_forget(l, at->route);
 	}
 	sc_lane_put(t, l);
 	if (res >= 0 && !*crossed) {
@@ -84,7 +82,7 @@ static long open_common(struct sc_thread *t, const struct sc_call *c, struct ope
 {
 	uint32_t at_flags = 0;
 	struct sc_at at;
-	bool crossed, again = true;
+	bool crossed;
 	long res;
 
 	if ((q->flags & O_NOFOLLOW) || (q->flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
@@ -94,14 +92,16 @@ static long open_common(struct sc_thread *t, const struct sc_call *c, struct ope
 	res = sc_at_get(t, c, q->dirfd, q->path_arg, at_flags, &at);
 	while (res == 0) {
 		res = open_at(t, c, q, &at, at_flags, &crossed);
-		if (crossed)
-			continue;
-		if (res != -EBADF || at.file || !again)
+		if (!crossed)
 			return res;
-		again = false;
-		res = 0;
 	}
 	return res;
+}
+
+/* Mode and umask, as ops.h packs them. */
+static uint32_t packed_mode(struct sc_thread *t, uint32_t mode)
+{
+	return mode | __atomic_load_n(&t->proc->umask, __ATOMIC_RELAXED) << 16;
 }
 
 /* open and openat: unknown flags do not count, the mode counts only when something may be created. */
@@ -113,7 +113,7 @@ static long open_old(struct sc_thread *t, const struct sc_call *c, int dirfd, ui
 	if (q.flags & O_PATH)
 		q.flags &= PATH_FLAGS;
 	if (q.flags & (O_CREAT | KERNEL_O_TMPFILE))
-		q.mode = mode & 07777 & ~__atomic_load_n(&t->proc->umask, __ATOMIC_RELAXED);
+		q.mode = packed_mode(t, mode & 07777);
 	return open_common(t, c, &q);
 }
 
@@ -158,7 +158,7 @@ long call_openat2(struct sc_thread *t, const struct sc_call *c)
 	if ((how.flags & O_PATH) && (how.flags & ~(uint64_t)(PATH_FLAGS | KERNEL_O_LARGEFILE)))
 		return -EINVAL;
 	q.flags = (uint32_t)how.flags;
-	q.mode = (uint32_t)how.mode & ~__atomic_load_n(&t->proc->umask, __ATOMIC_RELAXED);
+	q.mode = packed_mode(t, (uint32_t)how.mode);
 	return open_common(t, c, &q);
 }
 

@@ -40,6 +40,7 @@ struct sc_chan {
 	uint32_t nshared; /* lanes 0..nshared-1 are shared, the others owned by one thread */
 	uint64_t lane_used[SC_MAX_LANES / 64]; /* atomic */
 	uint64_t roots[SC_MAX_ROUTES];	       /* handles of route roots */
+	uint32_t roots_incarnation;	       /* of the agent that made them; atomic */
 	uint32_t roots_made;		       /* bit i: roots[i] is valid; atomic, release */
 	struct sc_spare spare[SC_SPARE_MAX];   /* dom->lock */
 	uint32_t nspare;

@@ -700,8 +700,14 @@ long sc_route_root(struct sc_thread *t, struct sc_hlane *l, const struct sc_rout
 {
 	struct sc_chan *c = l->chan;
 	struct sc_slot s = {.op = SC_OP_ROOT, .buf = sc_lane_off(l, SC_LB_PATH1)};
+	uint32_t inc = __atomic_load_n(&c->host->incarnation, __ATOMIC_ACQUIRE);
 	long res;
 
+	if (inc && inc != __atomic_load_n(&c->roots_incarnation, __ATOMIC_RELAXED)) {
+		/* a new incarnation does not know the old roots */
+		__atomic_store_n(&c->roots_made, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&c->roots_incarnation, inc, __ATOMIC_RELEASE);
+	}
 	if (__atomic_load_n(&c->roots_made, __ATOMIC_ACQUIRE) >> r->index & 1) {
 		*handle = __atomic_load_n(&c->roots[r->index], __ATOMIC_RELAXED);
 		return 0;
@@ -715,11 +721,6 @@ long sc_route_root(struct sc_thread *t, struct sc_hlane *l, const struct sc_rout
 	__atomic_store_n(&c->roots[r->index], *handle, __ATOMIC_RELAXED);
 	__atomic_fetch_or(&c->roots_made, 1u << r->index, __ATOMIC_RELEASE);
 	return 0;
-}
-
-void sc_root_forget(struct sc_hlane *l, const struct sc_route *r)
-{
-	__atomic_fetch_and(&l->chan->roots_made, ~(1u << r->index), __ATOMIC_RELAXED);
 }
 
 long sc_at_slot(struct sc_thread *t, struct sc_hlane *l, struct sc_at *at, struct sc_slot *s, int which)
@@ -770,7 +771,7 @@ long sc_path_call(struct sc_thread *t, const struct sc_call *c, struct sc_pathop
 {
 	struct sc_at at;
 	struct sc_hlane *l;
-	bool again = true, crossed;
+	bool crossed;
 	long res = sc_at_get(t, c, p->dirfd, p->path_arg, p->at_flags, &at);
 
 	while (res == 0) {
@@ -788,17 +789,11 @@ long sc_path_call(struct sc_thread *t, const struct sc_call *c, struct sc_pathop
 		crossed = res == -EXDEV && (p->x.cqe_flags & SC_CQE_F_CROSS);
 		if (crossed)
 			res = sc_at_cross(t, c, l, 0, p->path_arg, p->at_flags, &at);
-		else if (res == -EBADF && !at.file && again)
-			sc_root_forget(l, at.route);
 		sc_lane_put(t, l);
 		if (p->dom_out)
 			*p->dom_out = at.dom;
-		if (crossed)
-			continue;
-		if (res != -EBADF || at.file || !again)
+		if (!crossed)
 			return res;
-		again = false;
-		res = 0;
 	}
 	return res;
 }

@@ -122,9 +122,6 @@ long sc_route_root(struct sc_thread *t, struct sc_hlane *l, const struct sc_rout
  * least. */
 struct sc_file *sc_path_magic(struct sc_thread *t, const char *path);
 
-/* The root's handle was refused (a new incarnation does not know it): it is made anew at the next use. */
-void sc_root_forget(struct sc_hlane *l, const struct sc_route *r);
-
 /* The second look at a call that ran natively (struct sc_thread's native.after), and chdir's. */
 long sc_path_after(struct sc_thread *t, long result);
 long sc_chdir_after(struct sc_thread *t, long result);

@@ -119,6 +119,8 @@ struct call {
 struct actor {
 	struct agent *agent;
 	struct wardrobe wardrobe; /* the credentials that the thread wears */
+	bool own_umask;		  /* the thread's umask is its own, see actor_own_umask() */
+	uint32_t umask;		  /* and is this */
 	char path[SC_PATH_BUF];	  /* private copies of paths, NUL-terminated */
 	char path2[SC_PATH_BUF];
 };

@@ -205,7 +205,7 @@ static void set_up_process(void)
 {
 	sigset_t set;
 
-	umask(0); /* modes are final: the caller's umask was applied by the host */
+	umask(0); /* callers' count: mode_to_create() */
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN); /* a file too large is the call's error */
 	sigemptyset(&set);

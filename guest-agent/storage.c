@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -94,6 +95,23 @@ static const struct op ops[SC_OP_STORAGE_END] = {
 int act_as_caller(struct actor *a, const struct call *c)
 {
 	return creds_wear(&a->wardrobe, channel_session(c->ch)->cred);
+}
+
+mode_t mode_to_create(struct actor *a, uint64_t packed)
+{
+	mode_t mode = packed & (S_IFMT | 07777), mask = (packed >> 16) & 0777;
+
+	if (!a->own_umask)
+		return mode & ~mask;
+	if (a->umask != mask)
+		umask(mask);
+	a->umask = mask;
+	return mode;
+}
+
+void actor_own_umask(struct actor *a)
+{
+	a->own_umask = unshare(CLONE_FS) == 0;
 }
 
 bool in_arena(const struct call *c, uint64_t off, uint64_t len)

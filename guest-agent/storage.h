@@ -26,4 +26,8 @@ void storage_end_session(struct agent *agent, struct session *s);
 /* These tickets have no holder left. Main thread. */
 void storage_release(struct agent *agent, const uint64_t *tickets, uint32_t n);
 
+/* Gives the calling thread a umask of its own, so that the kernel can apply callers' to what `a` creates. Where that is
+ * refused, default ACLs of directories are combined with the umask, which they ought to replace. */
+void actor_own_umask(struct actor *a);
+
 #endif

@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -128,15 +127,11 @@ static int accept_file(int fd, uint32_t flags, const struct sc_stat *st)
 	}
 }
 
-/* Opens once more what `fd` names, with the caller's rights: the kernel lets a thread look into its own /proc/self/fd. */
-static int reopen(int fd, const struct open_how *how)
+/* An empty path: opens the base once more. */
+static int reopen_base(const struct call *c, struct open_how how)
 {
-	char name[32];
-	int own;
-
-	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
-	own = open(name, (int)(how->flags & ~(uint64_t)(O_CREAT | O_EXCL | O_NOFOLLOW)), (mode_t)how->mode);
-	return own < 0 ? -errno : own;
+	how.flags &= ~(uint64_t)(O_CREAT | O_EXCL);
+	return walk_reopen(c->h->fd, &how);
 }
 
 /* Opens the call's path. A descriptor that the caller owns, or -errno. */
@@ -148,11 +143,13 @@ static int64_t open_file(struct actor *a, struct call *c, bool cached, uint32_t 
 				 .path = a->path,
 				 .cached = cached};
 	bool makes = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
-	struct open_how how = {.flags = flags, .mode = makes ? (c->s.arg0 >> 32) & 07777 : 0};
+	struct open_how how = {.flags = flags, .mode = makes ? mode_to_create(a, c->s.arg0 >> 32) & 07777 : 0};
 	struct walk_cross x;
 	int fd, err;
 
-	fd = a->path[0] ? walk_open(&from, &how, &x) : reopen(c->h->fd, &how);
+	if (!a->path[0] && cached)
+		return -EAGAIN; /* the kernel has no way to say "unless it blocks" here */
+	fd = a->path[0] ? walk_open(&from, &how, &x) : reopen_base(c, how);
 	if (fd == -EXDEV && a->path[0])
 		return tell_cross(c, 1, &x);
 	if (fd < 0)

@@ -39,6 +39,10 @@ static inline enum step done(struct call *c, int64_t res)
 /* Wears the caller's credentials. 0 or -errno. */
 int act_as_caller(struct actor *a, const struct call *c);
 
+/* What a file is to be created with: takes mode and umask as ops.h packs them, sets the thread's umask or, if it has none
+ * of its own, applies it. Returns the mode, type included. */
+mode_t mode_to_create(struct actor *a, uint64_t packed);
+
 /* True if a range that is not among buf/buf2 lies in the arena. */
 bool in_arena(const struct call *c, uint64_t off, uint64_t len);
 

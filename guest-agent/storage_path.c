@@ -234,20 +234,40 @@ int64_t work_mkdir(struct actor *a, struct call *c, bool cached)
 
 	if (err)
 		return err;
-	err = result(mkdirat(at.dir, at.name, (mode_t)(c->s.arg0 & 07777)));
+	err = result(mkdirat(at.dir, at.name, mode_to_create(a, c->s.arg0) & 07777));
 	place_close(&at);
 	return err;
+}
+
+/* What mknod(2) says to a type before it looks at the path. */
+static int check_type(uint64_t mode)
+{
+	switch (mode & S_IFMT) {
+	case 0:
+	case S_IFREG:
+	case S_IFCHR:
+	case S_IFBLK:
+	case S_IFIFO:
+	case S_IFSOCK:
+		return 0;
+	case S_IFDIR:
+		return -EPERM;
+	default:
+		return -EINVAL;
+	}
 }
 
 int64_t work_mknod(struct actor *a, struct call *c, bool cached)
 {
 	struct place at;
-	int64_t err = find_place(a, c, 1, &at);
+	int64_t err = check_type(c->s.arg0);
 
+	if (!err)
+		err = find_place(a, c, 1, &at);
 	if (err)
 		return err;
 	/* The raw call, so that the device number goes through as the caller's kernel encodes it. */
-	err = result(syscall(SYS_mknodat, at.dir, at.name, (mode_t)c->s.arg0, (unsigned int)c->s.arg1));
+	err = result(syscall(SYS_mknodat, at.dir, at.name, mode_to_create(a, c->s.arg0), (unsigned int)c->s.arg1));
 	place_close(&at);
 	return err;
 }
@@ -283,6 +303,22 @@ int64_t work_symlink(struct actor *a, struct call *c, bool cached)
 	return err;
 }
 
+/*
+ * The second path has failed with `err`. A native call would have searched the first one's directory before, which here is
+ * left to the final call: what that says comes first.
+ */
+static int64_t first_error(struct call *c, const struct place *first, int64_t err)
+{
+	struct stat st;
+
+	if (fstat(first->dir, &st) == 0 && !S_ISDIR(st.st_mode))
+		errno = ENOTDIR;
+	else if (syscall(SYS_faccessat2, first->dir, "", X_OK, AT_EACCESS | AT_EMPTY_PATH) == 0)
+		return err;
+	c->cqe_flags &= ~(uint32_t)SC_CQE_F_CROSS2;
+	return -errno;
+}
+
 int64_t work_rename(struct actor *a, struct call *c, bool cached)
 {
 	struct place from, to;
@@ -294,7 +330,9 @@ int64_t work_rename(struct actor *a, struct call *c, bool cached)
 	if (err)
 		return err;
 	err = find_place(a, c, 2, &to);
-	if (!err) {
+	if (err) {
+		err = first_error(c, &from, err);
+	} else {
 		err = result(syscall(SYS_renameat2, from.dir, from.name, to.dir, to.name, (unsigned int)c->s.arg0));
 		place_close(&to);
 	}
@@ -412,6 +450,8 @@ int64_t work_utimens(struct actor *a, struct call *c, bool cached)
 		memcpy(&times, channel_at(c->ch, c->s.buf2), sizeof(times));
 		ts[0] = (struct timespec){.tv_sec = times.atime_sec, .tv_nsec = times.atime_nsec};
 		ts[1] = (struct timespec){.tv_sec = times.mtime_sec, .tv_nsec = times.mtime_nsec};
+		if (ts[0].tv_nsec == UTIME_OMIT && ts[1].tv_nsec == UTIME_OMIT)
+			return 0; /* as Linux: nothing to do, not even to look */
 	}
 	err = find_target(a, c, c->s.arg0, cached, &t);
 	if (err)

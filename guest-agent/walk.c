@@ -281,7 +281,7 @@ static int slow_steps(struct walker *w, struct place *place, bool look_up, bool 
 			return arrive(w, place, n.name, n.slash);
 		if (!strcmp(n.name, ".")) {
 			if (n.last)
-				break;
+				return arrive(w, place, ".", false);
 			err = openat(w->fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC); /* asks for search permission */
 			if (err < 0)
 				return -errno;
@@ -300,7 +300,7 @@ static int slow_steps(struct walker *w, struct place *place, bool look_up, bool 
 		if (err == WALKED_HERE)
 			return arrive(w, place, n.name, n.slash);
 	}
-	return arrive(w, place, ".", false);
+	return arrive(w, place, "", false); /* ended with "..": the directory itself, which needs no look-up */
 }
 
 static int slow_place(const struct walk_from *from, struct place *place, struct walk_cross *to, bool look_up,
@@ -326,6 +326,27 @@ static int slow_place(const struct walk_from *from, struct place *place, struct 
 	return err;
 }
 
+int walk_reopen(int fd, const struct open_how *how)
+{
+	char name[32];
+	int own;
+
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	own = open(name, (int)(how->flags & ~(uint64_t)O_NOFOLLOW), (mode_t)how->mode);
+	return own < 0 ? -errno : own;
+}
+
+static int open_place(const struct place *place, struct open_how *how)
+{
+	int fd;
+
+	if (!place->name[0])
+		return walk_reopen(place->dir, how);
+	how->resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+	fd = sys_openat2(place->dir, place->name, how);
+	return fd < 0 ? -errno : fd;
+}
+
 static int slow_open(const struct walk_from *from, struct open_how *how, struct walk_cross *to)
 {
 	bool creates = how->flags & O_CREAT;
@@ -338,10 +359,7 @@ static int slow_open(const struct walk_from *from, struct open_how *how, struct 
 
 		if (err)
 			return err;
-		how->resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
-		fd = sys_openat2(place.dir, place.name, how);
-		if (fd < 0)
-			fd = -errno;
+		fd = open_place(&place, how);
 		place_close(&place);
 		/* Otherwise the name became a link meanwhile: walk again. */
 		if (fd != -EXDEV)

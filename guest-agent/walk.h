@@ -65,6 +65,10 @@ int walk_open(const struct walk_from *from, struct open_how *how, struct walk_cr
 int walk_place(const struct walk_from *from, struct place *place, struct walk_cross *cross);
 void place_close(struct place *place);
 
+/* Opens once more what `fd` names, with the caller's rights (a thread may look into its own /proc/self/fd). A descriptor or
+ * -errno. */
+int walk_reopen(int fd, const struct open_how *how);
+
 /* Opens a path with the directory `top` as its "/": for export roots, which the operator names. A descriptor or -errno. */
 int walk_in_root(int top, const char *path, struct open_how *how);
 

@@ -154,6 +154,7 @@ static void *worker_main(void *arg)
 	struct worker *me = arg;
 	struct workers *w = me->pool;
 
+	actor_own_umask(&me->actor);
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
 		struct job *job = take_job(w);

@@ -20,6 +20,8 @@
 #include "session.h"
 #include "walk.h"
 
+#include <sys/types.h>
+
 #define TYPE_DIR  4u  /* S_IFDIR >> 12 */
 #define TYPE_REG  8u  /* S_IFREG >> 12 */
 #define TYPE_FIFO 1u

@@ -11,16 +11,16 @@
 
 #include "calls.h"
 
-/* A mode as open and mkdir make it: without what the umask takes away. */
-static uint64_t masked(struct sc_thread *t, long mode)
+/* A mode and the umask, as ops.h packs them. */
+static uint64_t packed_mode(struct sc_thread *t, uint32_t mode)
 {
-	return (uint64_t)mode & ~(uint64_t)__atomic_load_n(&t->proc->umask, __ATOMIC_RELAXED);
+	return mode | (uint64_t)__atomic_load_n(&t->proc->umask, __ATOMIC_RELAXED) << 16;
 }
 
 static long make_dir(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg,
 		     long mode)
 {
-	struct sc_opx x = {.op = SC_OP_MKDIR, .arg0 = masked(t, mode) & 01777};
+	struct sc_opx x = {.op = SC_OP_MKDIR, .arg0 = packed_mode(t, (uint32_t)mode & 01777)};
 
 	return sc_path_op(t, c, dirfd, path_arg, SC_AT_NOFOLLOW | SC_AT_CREATE, &x);
 }
@@ -57,7 +57,7 @@ static long make_node(struct sc_thread *t, const struct sc_call *c, int dirfd, i
 {
 	uint32_t mode = (uint32_t)c->a[path_arg + 1] & 0xffff;
 	struct sc_opx x = {.op = SC_OP_MKNOD,
-			   .arg0 = (mode & S_IFMT) | (masked(t, mode) & 07777),
+			   .arg0 = packed_mode(t, mode),
 			   .arg1 = (uint32_t)c->a[path_arg + 2]};
 	long err = mknod_type_error(mode);
 

@@ -16,7 +16,9 @@
  * absolute symbolic link, or ".." above the root) or to a place only the host can resolve, the completion has res =
  * -EXDEV and SC_CQE_F_CROSS, and the path's buffer (which the host must have made SC_PATH_BUF bytes long; `len` may be
  * shorter) holds a struct sc_cross: how to go on from the host's root. A path that is too long for its buffer: -ENAMETOOLONG.
- * All path operations act with the session's uid, gid and groups. Modes are final: the host has applied the umask.
+ * All path operations act with the session's uid, gid and groups. A "mode" is 16 bits, type and permissions; what creates
+ * (OPEN, MKDIR, MKNOD) finds the caller's umask in the 9 bits above it, for the kernel there to apply, or not, as the
+ * directory's default ACL demands.
  *
  * Buffers. buf/len and buf2/len2 name ranges of the arena. "in" is read by the agent, "out" is written. The host may not
  * touch them before the completion.
@@ -41,7 +43,7 @@ enum sc_op {
 	 * itself). res = handle. ENOENT, ENOTDIR, EACCES (search permission). Needs no ticket; ends with the session. */
 	SC_OP_ROOT = 1,
 
-	/* openat2: handle = base; buf/len in: path; arg0 = flags (low 32) | mode (high 32); arg1 = ticket or 0;
+	/* openat2: handle = base; buf/len in: path; arg0 = flags (low 32) | mode | umask << 16 (high 32); arg1 = ticket or 0;
 	 * arg2 = secret (non-zero; chosen by the host at random). res = handle; cqe.flags carries the file's type
 	 * (SC_CQE_TYPE). buf2/len2 out (optional): struct sc_stat of the opened file. An empty path opens the base once
 	 * more, with the caller's rights, as open("/proc/self/fd/N") does. */
@@ -70,8 +72,8 @@ enum sc_op {
 	/* Base, path (may be empty: the base, opened O_PATH|O_NOFOLLOW, is the link); buf2/len2 out: the text. res = its
 	 * length. */
 	SC_OP_READLINK = 11,
-	SC_OP_MKDIR = 12,   /* base, path; arg0 = mode */
-	SC_OP_MKNOD = 13,   /* base, path; arg0 = mode with type; arg1 = dev (devices: EPERM unless uid 0) */
+	SC_OP_MKDIR = 12,   /* base, path; arg0 = mode | umask << 16 */
+	SC_OP_MKNOD = 13,   /* base, path; arg0 = mode with type | umask << 16; arg1 = dev (devices: EPERM unless uid 0) */
 	SC_OP_UNLINK = 14,  /* base, path; arg0 = 0 or AT_REMOVEDIR */
 	SC_OP_SYMLINK = 15, /* base, path: the new link; buf2/len2 in: its text */
 	/* handle/buf: old; arg1 = base and buf2/len2 in: new; arg0 = RENAME_* flags. */

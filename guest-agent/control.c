@@ -505,6 +505,8 @@ static bool right_length(const struct sc_msg_hdr *h, uint32_t n)
 		return n >= offsetof(struct sc_msg_release, tickets) && n <= sizeof(struct sc_msg_release) &&
 		       ((const struct sc_msg_release *)h)->count <=
 			       (n - offsetof(struct sc_msg_release, tickets)) / sizeof(uint64_t);
+	case SC_MSG_REFUSE:
+		return n == sizeof(struct sc_msg_log);
 	case SC_MSG_QUIESCE:
 	case SC_MSG_SHUTDOWN:
 	case SC_MSG_SYNCED:
@@ -542,6 +544,12 @@ static void on_message(struct control *ct, const void *msg, struct transport_fds
 		break;
 	case SC_MSG_SHUTDOWN:
 		begin_end(ct, "told to shut down");
+		break;
+	case SC_MSG_REFUSE:
+		/* From a broker that came after the one that started us: it does not know our channels. */
+		log_error("the broker was replaced and refuses this agent; ending");
+		ct->exit_status = EXIT_PROBLEM;
+		ct->running = false;
 		break;
 	default:
 		break;

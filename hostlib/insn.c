@@ -63,6 +63,7 @@ struct cursor {
 	uint8_t map; /* 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A, others by VEX, EVEX and XOP */
 	uint8_t vex;
 	uint8_t opcode, modrm;
+	enum sc_insn_kind kind; /* by opcode alone */
 };
 
 static int byte_at(const struct cursor *c, size_t at)
@@ -287,12 +288,65 @@ static enum sc_insn_kind kind(const struct cursor *c)
 	return c->map ? kind_two_byte(c) : kind_one_byte(c);
 }
 
+/* How many bytes follow a ModRM byte, its SIB byte included. */
+#define ROW(rm4, rm5, other) other, other, other, other, rm4, rm5, other, other
+#define ROWS(row) row, row, row, row, row, row, row, row
+#define ROW0 ROW(1, 4, 0)
+#define ROW1 ROW(2, 1, 1)
+#define ROW2 ROW(5, 4, 4)
+#define ROW3 ROW(0, 0, 0)
+static const uint8_t after_modrm[256] = {ROWS(ROW0), ROWS(ROW1), ROWS(ROW2), ROWS(ROW3)};
+
+/*
+ * The same for what most instructions are: at most a REX prefix, no immediate whose size depends on anything but the opcode,
+ * 15 bytes to read. Returns false if this is not one; then nothing is decided. The cost of rewriting a page is mostly here.
+ */
+static int decode_common(const uint8_t *code, struct sc_insn *out)
+{
+	struct cursor c = {.code = code};
+	const uint8_t *at = code;
+	uint8_t follows;
+
+	if ((*at & 0xf0) == 0x40)
+		c.rex_w = *at++ & 8;
+	c.opcode = *at++;
+	follows = one_byte[c.opcode];
+	if (c.opcode == 0x0f) {
+		c.map = 1;
+		c.opcode = *at++;
+		follows = two_byte[c.opcode];
+		if (c.opcode == 0x38 || c.opcode == 0x3a)
+			return 0;
+	}
+	if (follows & (BAD | SPEC | R1 | R4 | I2))
+		return 0;
+	*out = (struct sc_insn){.kind = SC_INSN_PLAIN};
+	if (follows & M) {
+		c.modrm = *at++;
+		if ((c.modrm & 0xc7) == 5) {
+			out->kind = SC_INSN_RIP;
+			out->disp_offset = (uint8_t)(at - code);
+		}
+		if ((c.modrm & 0xc7) == 4 && (*at & 7) == 5)
+			at += 4;
+		at += after_modrm[c.modrm];
+	}
+	at += (follows & I1 ? 1 : 0) + (follows & IZ ? 4 : 0);
+	out->length = (uint8_t)(at - code);
+	c.kind = kind(&c);
+	if (c.kind != SC_INSN_PLAIN)
+		out->kind = c.kind;
+	return 1;
+}
+
 int sc_insn_decode(const uint8_t *code, size_t room, struct sc_insn *out)
 {
 	struct cursor c = {.code = code, .room = room < 15 ? room : 15};
-	enum sc_insn_kind by_opcode;
-	int follows = opcode(&c);
+	int follows;
 
+	if (room >= 15 && decode_common(code, out))
+		return 0;
+	follows = opcode(&c);
 	*out = (struct sc_insn){.kind = SC_INSN_PLAIN};
 	if (follows < 0 || (follows & BAD))
 		return -1;
@@ -318,8 +372,8 @@ int sc_insn_decode(const uint8_t *code, size_t room, struct sc_insn *out)
 	if (c.at > c.room)
 		return -1;
 	out->length = (uint8_t)c.at;
-	by_opcode = kind(&c);
-	if (by_opcode != SC_INSN_PLAIN)
-		out->kind = by_opcode; /* also for an indirect jump through memory at rip */
+	c.kind = kind(&c);
+	if (c.kind != SC_INSN_PLAIN)
+		out->kind = c.kind; /* also for an indirect jump through memory at rip */
 	return 0;
 }

@@ -211,7 +211,7 @@ void sc_child_start_c(struct sc_thread_priv *t) SC_HIDDEN;
 /* rewrite.c */
 uint64_t sc_slot_for(uint64_t ret) SC_HIDDEN; /* address of the slot, or of sc_slot_on_stack if all are taken */
 /* Counts a trap at a site; true when its page deserves rewriting. */
-bool sc_page_hot(uint64_t ret) SC_HIDDEN;
+bool sc_page_hot(uint64_t ret, uint64_t slot) SC_HIDDEN;
 void sc_rewrite(uint64_t ret, uint64_t nr) SC_HIDDEN;
 long sc_rewrite_init(uint64_t phdr, uint64_t phnum, uint64_t phent) SC_HIDDEN;
 void sc_rewrite_in_child(void) SC_HIDDEN;

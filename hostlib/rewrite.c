@@ -16,7 +16,7 @@
  *
  * How. No page is ever writable where it is executable. A private copy of the code page is made elsewhere, changed, made
  * executable, and moved over the original by mremap, at once for all threads. Each changed page has a page of trampolines
- * of its own, filled in the same manner before anything points there.
+ * of its own. Both are taken from an arena near the object, of pages that are writable until they are used.
  *   Only pages of objects that the dynamic loader knows are replaced. Generated code is left to Syscall User Dispatch: it may
  * have a second, writable mapping.
  */
@@ -24,12 +24,10 @@
 #include "intercept-priv.h"
 
 #ifndef HOT
-#define HOT 2 /* traps in a page after which it is worth rewriting */
+#define HOT 6 /* traps in a page after which it is rewritten, which costs about as much as so many */
 #endif
-#define MAX_TRIES 4 /* rewriting a page is tried again for sites that still trap; not for ever */
 #define PAGE_COUNTERS 1024 /* direct-mapped; pages that collide begin anew */
 
-#define PROT_NONE	    0
 #define PROT_READ	    1
 #define PROT_WRITE	    2
 #define PROT_EXEC	    4
@@ -97,7 +95,7 @@ struct arena {
 /* Traps in one page of code. Updated without a lock: a lost count is no harm. */
 struct page_counter {
 	uint32_t page; /* low bits of its number */
-	uint8_t traps, tries;
+	uint32_t traps;
 };
 
 struct site {
@@ -121,6 +119,7 @@ struct page_plan {
 uint64_t sc_slot_ret[SC_SLOTS];
 
 static struct page_counter counters[PAGE_COUNTERS];
+static uint8_t slot_seen[SC_SLOTS]; /* the slot's site was looked at: rewritten, or left for good */
 static uint32_t rewrite_lock;
 static struct object objects[MAX_OBJECTS];
 static uint32_t nr_objects;
@@ -134,6 +133,11 @@ static uint64_t main_phnum;
 static uint64_t slot_address(uint32_t i)
 {
 	return (uint64_t)sc_slots + ((uint64_t)i << SC_SLOT_SHIFT);
+}
+
+static uint32_t slot_index(uint64_t slot)
+{
+	return (uint32_t)((slot - (uint64_t)sc_slots) >> SC_SLOT_SHIFT);
 }
 
 uint64_t sc_slot_for(uint64_t ret)
@@ -153,19 +157,18 @@ uint64_t sc_slot_for(uint64_t ret)
 	return (uint64_t)sc_slot_on_stack;
 }
 
-bool sc_page_hot(uint64_t ret)
+bool sc_page_hot(uint64_t ret, uint64_t slot)
 {
 	uint32_t page = (uint32_t)(ret / SC_PAGE);
 	struct page_counter *c = &counters[(page * 0x9e3779b1u) >> 22];
 
-	if (sc_no_rewriting)
+	if (sc_no_rewriting || slot_seen[slot_index(slot)])
 		return false;
 	if (c->page != page)
 		*c = (struct page_counter){.page = page};
-	if (c->tries == MAX_TRIES || ++c->traps < HOT)
+	if (++c->traps < HOT)
 		return false;
-	c->traps = 0;
-	c->tries++;
+	slot_seen[slot_index(slot)] = 1;
 	return true;
 }
 
@@ -287,9 +290,6 @@ static void add_hole(struct page_plan *p, uint64_t at, uint64_t end)
 		end = p->page + SC_PAGE;
 	if (at >= end || end - at < 5 || p->nr_holes == MAX_HOLES)
 		return;
-	for (uint64_t i = at - p->page; i < end - p->page; i++)
-		if (p->target[i / 8] & (1 << (i % 8)))
-			return;
 	p->holes[p->nr_holes++] =
 		(struct hole){.at = (uint16_t)(at - p->page), .length = (uint16_t)(end - at)};
 }
@@ -391,7 +391,24 @@ static int64_t function_before(const struct object *o, uint64_t address)
 	return low - 1;
 }
 
-static void walk_page(const struct object *o, struct page_plan *p)
+/* Is there a byte pair 0f 05, the syscall instruction, in the part of the function that lies in the page? */
+static bool has_syscall(const struct page_plan *p, uint64_t at, uint64_t end)
+{
+	const uint8_t *code;
+
+	at = at < p->page ? p->page : at;
+	end = end > p->page + SC_PAGE ? p->page + SC_PAGE : end;
+	for (code = (const uint8_t *)at; (uint64_t)code + 1 < end; code++)
+		if (code[0] == 0x0f && code[1] == 0x05)
+			return true;
+	return false;
+}
+
+/*
+ * Walks over the functions that lie in the page, as .eh_frame states them: first those with system calls; a second time,
+ * if holes are needed, over the others and over what lies between them.
+ */
+static void walk_page(const struct object *o, struct page_plan *p, bool others)
 {
 	const struct eh_entry *t = eh_table(o);
 	int64_t i;
@@ -402,15 +419,26 @@ static void walk_page(const struct object *o, struct page_plan *p)
 	for (i = i < 0 ? 0 : i; i < o->functions; i++) {
 		uint64_t start = o->eh_hdr + (uint64_t)(int64_t)t[i].start;
 		uint64_t length = function_length(o, &t[i]);
+		uint64_t end = start + length;
 
 		if (start >= p->page + SC_PAGE)
 			return;
-		if (length && start < o->text_end && length <= o->text_end - start &&
-		    p->page - start + SC_PAGE < MAX_FUNCTION + SC_PAGE)
-			walk_function(p, start, start + length);
-		if (length && i + 1 < o->functions)
-			walk_gap(p, start + length, o->eh_hdr + (uint64_t)(int64_t)t[i + 1].start);
+		if (!length || start >= o->text_end || length > o->text_end - start ||
+		    (start < p->page && p->page - start > MAX_FUNCTION))
+			continue;
+		if (has_syscall(p, start, end) != others)
+			walk_function(p, start, end);
+		if (others && i + 1 < o->functions)
+			walk_gap(p, end, o->eh_hdr + (uint64_t)(int64_t)t[i + 1].start);
 	}
+}
+
+static bool needs_holes(const struct page_plan *p)
+{
+	for (uint32_t i = 0; i < p->nr_sites; i++)
+		if (p->sites[i].decoded.length < 5)
+			return true;
+	return false;
 }
 
 /* The site that trapped, if no walk arrived at it: `mov $number,%eax` with the very number that it trapped with. */
@@ -429,48 +457,53 @@ static void add_proven(struct page_plan *p, uint64_t ret, uint64_t nr)
 
 /* ---- writing ---- */
 
-/* Address space for trampolines that a jump from `near` reaches. 0: none. */
-static uint64_t arena_page(uint64_t near)
+/* Maps an arena at `want`, if nothing is there. Its pages are writable until they are used, and never again after. */
+static bool arena_map(uint64_t want)
+{
+	long got = sc_raw6(__NR_mmap, want, ARENA_SIZE, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (got == (long)want) {
+		arenas[nr_arenas++] = (struct arena){.base = want};
+		return true;
+	}
+	if (got > 0) /* a kernel that takes the address for a hint */
+		sc_raw2(__NR_munmap, got, ARENA_SIZE);
+	return false;
+}
+
+static bool arena_make(uint64_t near)
 {
 	uint64_t base = near & ~(ARENA_SIZE - 1);
-	struct arena *a;
 
-	for (a = arenas; a < arenas + nr_arenas; a++) {
-		int64_t distance = (int64_t)(a->base - near);
-
-		if (a->used < ARENA_SIZE && distance < JUMP_REACH && distance > -JUMP_REACH)
-			goto found;
-	}
 	if (nr_arenas == MAX_ARENAS)
-		return 0;
+		return false;
 	/* Below the object first: above a program lies its heap, which has to grow. */
-	for (int64_t step = 1; step < 1024; step += step < 64 ? 1 : 61) {
-		for (int way = -1; way <= 1; way += 2) {
-			uint64_t want = base + (uint64_t)(way * step) * ARENA_SIZE;
-			long got;
+	for (uint64_t step = 1; step < 1024; step += step < 64 ? 1 : 61)
+		if (base > (step + 1) * ARENA_SIZE && arena_map(base - step * ARENA_SIZE))
+			return true;
+	for (uint64_t step = 64; step < 1024; step += 61)
+		if (arena_map(base + step * ARENA_SIZE))
+			return true;
+	return false;
+}
 
-			if (way > 0 && step < 64)
-				continue;
-			if (want < ARENA_SIZE || want >> 47)
-				continue;
-			got = sc_raw6(__NR_mmap, want, ARENA_SIZE, PROT_NONE,
-				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE |
-					      MAP_FIXED_NOREPLACE,
-				      -1, 0);
-			if (got == (long)want) {
-				a = &arenas[nr_arenas++];
-				a->base = want;
-				a->used = 0;
-				goto found;
-			}
-			if (got > 0) /* a kernel that takes the address for a hint */
-				sc_raw2(__NR_munmap, got, ARENA_SIZE);
-		}
+/* Two fresh pages from which a jump reaches `near`, and back. 0: none. */
+static uint64_t arena_pages(uint64_t near)
+{
+	for (uint32_t i = 0; i <= nr_arenas; i++) {
+		struct arena *a = &arenas[i];
+		int64_t distance;
+
+		if (i == nr_arenas && !arena_make(near))
+			return 0;
+		distance = (int64_t)(a->base - near);
+		if (a->used == ARENA_SIZE || distance > JUMP_REACH || distance < -JUMP_REACH)
+			continue;
+		a->used += 2 * SC_PAGE;
+		return a->base + a->used - 2 * SC_PAGE;
 	}
 	return 0;
-found:
-	a->used += SC_PAGE;
-	return a->base + a->used - SC_PAGE;
 }
 
 static uint8_t *put_jump(uint8_t *out, uint64_t at, uint64_t to)
@@ -529,6 +562,15 @@ static uint8_t *put_trampoline(uint8_t *out, uint64_t at, uint64_t code_at,
 			(uint64_t)(nr >= 0 ? sc_entry_dispatch : sc_entry_any));
 }
 
+/* Does a branch lead into the five bytes? A hole is not reached from before, but might be after all. */
+static bool is_target(const struct page_plan *p, uint16_t at)
+{
+	for (uint16_t i = at; i < at + 5; i++)
+		if (p->target[i / 8] & (1 << (i % 8)))
+			return true;
+	return false;
+}
+
 /* Five bytes of padding that a two-byte jump at `from` reaches. Returns its offset in the page, or -1. */
 static int take_hole(struct page_plan *p, uint16_t from)
 {
@@ -536,7 +578,7 @@ static int take_hole(struct page_plan *p, uint16_t from)
 		struct hole *h = &p->holes[i];
 		int distance = h->at - (from + 2);
 
-		if (h->length < 5 || distance < -128 || distance > 127)
+		if (h->length < 5 || distance < -128 || distance > 127 || is_target(p, h->at))
 			continue;
 		h->at += 5;
 		h->length -= 5;
@@ -579,7 +621,10 @@ static uint32_t patch_page(struct page_plan *p, uint8_t *copy, uint8_t *tramp)
 		uint64_t slot = sc_slot_for(p->page + s->syscall + 2);
 		uint8_t *end;
 
-		if (!movable(&s->decoded) || slot == (uint64_t)sc_slot_on_stack ||
+		if (slot == (uint64_t)sc_slot_on_stack)
+			continue;
+		slot_seen[slot_index(slot)] = 1;
+		if (!movable(&s->decoded) ||
 		    (size_t)(out - tramp) > SC_PAGE - MAX_TRAMPOLINE)
 			continue;
 		end = put_trampoline(out, (uint64_t)out, p->page + s->insn, &s->decoded, slot);
@@ -591,43 +636,32 @@ static uint32_t patch_page(struct page_plan *p, uint8_t *copy, uint8_t *tramp)
 	return done;
 }
 
-static uint64_t scratch_page(void)
+/* Makes trampolines and copy executable and puts the copy in place. `pages`: first the trampolines, then the copy. */
+static bool commit(uint64_t page, uint64_t pages)
 {
-	long at = sc_raw6(__NR_mmap, 0, SC_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			  -1, 0);
-
-	return at < 0 ? 0 : (uint64_t)at;
-}
-
-/* Makes both pages executable and puts the copy in place. */
-static bool commit(uint64_t page, uint64_t copy, uint64_t tramp)
-{
-	if (sc_raw3(__NR_mprotect, tramp, SC_PAGE, PROT_READ | PROT_EXEC) ||
-	    sc_raw3(__NR_mprotect, copy, SC_PAGE, PROT_READ | PROT_EXEC)) {
+	if (sc_raw3(__NR_mprotect, pages, 2 * SC_PAGE, PROT_READ | PROT_EXEC)) {
 		sc_no_rewriting = 1; /* a policy against it; all stays with Syscall User Dispatch */
 		return false;
 	}
-	return sc_raw_syscall(__NR_mremap, (long)copy, SC_PAGE, SC_PAGE, MREMAP_MOVE_FIXED,
+	return sc_raw_syscall(__NR_mremap, (long)(pages + SC_PAGE), SC_PAGE, SC_PAGE, MREMAP_MOVE_FIXED,
 			      (long)page, 0) == (long)page;
 }
 
-static void rewrite_page(const struct object *o, struct page_plan *p)
+static void rewrite_page(struct page_plan *p)
 {
-	uint64_t copy = scratch_page();
-	uint64_t tramp = copy ? arena_page(p->page) : 0;
+	uint64_t pages = arena_pages(p->page);
 	uint32_t done = 0;
 
-	if (tramp && !sc_raw3(__NR_mprotect, tramp, SC_PAGE, PROT_READ | PROT_WRITE)) {
-		__builtin_memcpy((void *)copy, (const void *)p->page, SC_PAGE);
-		done = patch_page(p, (uint8_t *)copy, (uint8_t *)tramp);
+	if (pages) {
+		uint8_t *copy = (uint8_t *)(pages + SC_PAGE);
+
+		__builtin_memcpy(copy, (const void *)p->page, SC_PAGE);
+		done = patch_page(p, copy, (uint8_t *)pages);
 	}
+	if (!done || !commit(p->page, pages))
+		done = 0;
+	__atomic_fetch_add(&sc_stats.sites_rewritten, done, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&sc_stats.sites_left, p->nr_sites - done, __ATOMIC_RELAXED);
-	if (done && commit(p->page, copy, tramp)) {
-		__atomic_fetch_add(&sc_stats.sites_rewritten, done, __ATOMIC_RELAXED);
-		return;
-	}
-	if (copy)
-		sc_raw2(__NR_munmap, copy, SC_PAGE);
 }
 
 /* Rewrites the site that trapped with this number, and its page's others. In a call; may be called by several threads. */
@@ -646,10 +680,12 @@ void sc_rewrite(uint64_t ret, uint64_t nr)
 	if (o) {
 		__builtin_memset(&plan, 0, sizeof(plan));
 		plan.page = (ret - 2) & ~(SC_PAGE - 1);
-		walk_page(o, &plan);
+		walk_page(o, &plan, false);
+		if (needs_holes(&plan))
+			walk_page(o, &plan, true);
 		add_proven(&plan, ret, nr);
 		if (plan.nr_sites)
-			rewrite_page(o, &plan);
+			rewrite_page(&plan);
 	}
 	sc_spin_unlock(&rewrite_lock);
 }

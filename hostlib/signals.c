@@ -308,7 +308,7 @@ static void trap(struct sc_thread_priv *t, const struct sc_siginfo *info, struct
 	slot = sc_slot_for(uc->rip);
 	if (slot == (uint64_t)sc_slot_on_stack)
 		push_return(uc);
-	else if (sc_page_hot(uc->rip))
+	else if (sc_page_hot(uc->rip, slot))
 		t->rewrite = uc->rip;
 	uc->rcx = slot;
 	if (t->rewrite || nr >= SC_TABLE_SIZE || sc_call_table[nr])

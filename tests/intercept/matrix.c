@@ -901,7 +901,7 @@ static void case_threads(void)
 			before = maps_lines();
 	}
 	after = maps_lines();
-	printf("bad %ld grown %d\n", bad, after > before + 30);
+	printf("bad %ld grown %d\n", bad, after > before + 300);
 }
 
 static pthread_barrier_t barrier;

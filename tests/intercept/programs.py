@@ -150,7 +150,7 @@ PROGRAMS = {
     # A debugger is told of each SIGSYS; so will its user be, in the documentation.
     'gdb': ('gdb', ['sh', '-c', "gdb -batch -ex 'handle SIGSYS nostop noprint pass' -ex 'catch syscall write' -ex run "
                     "-ex 'p $rax' -ex delete -ex continue --args /bin/echo x 2>&1 | sed 's/process [0-9]*//; "
-                    "s/ in .*//; /^Catchpoint/d'"]),
+                    "s/ in .*//; /^Catchpoint/d; /^[0-9]*\t/d; /^$/d'"]),
     'rsync': ('rsync', ['sh', '-c', 'rsync -a /usr/include/linux/ d; find d | wc -l']),
     'timeout': ('timeout', ['timeout', '0.2', 'sleep', '5']),
     'nice-nohup': ('nohup', ['sh', '-c', 'nohup nice -n 3 nice']),

@@ -316,6 +316,18 @@ class Reset(Case):
             self.assertNotEqual(self.backend.map(channel.fd, SLOT, SLOT), 0)
         self.assertEqual(self.backend.connections, 1)
 
+    def test_stop_without_reset(self):
+        """Not what a driver should do. The back end sees its rings stop and start as with a reset."""
+        self.start()
+        channel = self.channel(fill=0x55)
+        self.assertEqual(self.backend.map(channel.fd, SLOT, SLOT), 0)
+        self.dev.set_status(0xb)
+        self.backend.wait_stopped()
+        self.dev.set_status(0xf)
+        self.backend.wait_started(QUEUES)
+        self.assertEqual(self.backend.map(channel.fd, SLOT, SLOT), 0)
+        self.assertEqual(self.window_read(SLOT), b"\x55" * 8)
+
     def test_driver_reset(self):
         self.again(lambda: self.dev.set_status(0))
 

@@ -96,7 +96,7 @@ static long fork_child(struct sc_thread_priv *t, const struct request *q)
 	t->deferred = 0; /* nothing waits in a new process; deferred_set is still to be unblocked */
 	t->virt_held = 0;
 	t->sighand->lock = 0;
-	sc_rewrite_in_child();
+	sc_rewrite_after_fork();
 	sc_threads_in_child(t);
 	if (q->flags & CLONE_CLEAR_SIGHAND)
 		sc_signals_reinstall(t);
@@ -116,9 +116,11 @@ static long do_fork(struct sc_thread_priv *t, struct request *q)
 		return r;
 	sc_spin_lock(&t->sighand->lock);
 	sc_threads_before_fork();
+	sc_rewrite_before_fork();
 	r = sc_clone_raw(NULL, q->nr, q->args);
 	if (!r)
 		return fork_child(t, q);
+	sc_rewrite_after_fork();
 	sc_threads_after_fork();
 	sc_spin_unlock(&t->sighand->lock);
 	sc_serve_after_fork_parent(&t->pub, r);
@@ -175,6 +177,8 @@ void sc_child_start_c(struct sc_thread_priv *t)
 	t->pub.tid = (uint32_t)sc_raw0(__NR_gettid);
 	if (t->clear_sighand)
 		sc_signals_reinstall(t);
+	if (t->alt_size)
+		sc_alt_restore(t); /* it may have been off when the parent made the call */
 	if (sc_arm())
 		sc_die("libhostsc: cannot switch Syscall User Dispatch on in a new thread\n");
 	sc_serve_thread_start(&t->pub);

@@ -179,6 +179,7 @@ HIDDEN_LABEL sc_forward_start
 	sahf
 	mov %gs:T_RAX, %rax
 	movl $0, %gs:T_IN_CALL
+HIDDEN_LABEL sc_leave_1
 	jmp *%rcx
 
 /* Direction or alignment flag set: popf, below the red zone. Hardly any program gets here. */
@@ -198,6 +199,7 @@ HIDDEN_LABEL sc_forward_start
 	popfq
 	lea 128(%rsp), %rsp
 	movl $0, %gs:T_IN_CALL
+HIDDEN_LABEL sc_leave_2
 	jmp *%rcx
 HIDDEN_LABEL sc_forward_end
 
@@ -222,7 +224,8 @@ HIDDEN_LABEL sc_delivered
 	.size sc_entry_dispatch, . - sc_entry_dispatch
 
 /*
- * A native call with a changed number or changed arguments. %rsp points at struct sc_changed on the program's stack, all
+ * A native call with a changed signal mask. It cannot run from within a call, since the signals that it lets through are
+ * blocked before and after. %rsp points at struct sc_changed on the program's stack, all
  * that is needed to go on; nothing else is alive while the call runs. If a signal interrupts the call so that it is to
  * be restarted, the wrapper starts it again from the site instead.
  */
@@ -292,6 +295,31 @@ HIDDEN_LABEL sc_intr_abort /* the wrapper sends a thread here from between the t
 	ret
 	.cfi_endproc
 	.size sc_raw_syscall_interruptible, . - sc_raw_syscall_interruptible
+
+/*
+ * For a native call with changed arguments, made from within a call: as the one before, but if a signal comes before it
+ * began, or the kernel wants to restart it after the handler, it says SC_AGAIN; -EINTR is then the kernel's own verdict.
+ */
+HIDDEN_FUNC sc_raw_syscall_again
+	.cfi_startproc
+	mov %rdi, %rax
+	mov %rsi, %rdi
+	mov %rdx, %rsi
+	mov %rcx, %rdx
+	mov %r8, %r10
+	mov %r9, %r8
+	mov 8(%rsp), %r9
+HIDDEN_LABEL sc_again_start
+	cmpl $0, %gs:T_SIGNAL_PENDING
+	jne sc_again_abort
+HIDDEN_LABEL sc_again_syscall
+	syscall
+	ret
+HIDDEN_LABEL sc_again_abort
+	mov $SC_AGAIN, %rax
+	ret
+	.cfi_endproc
+	.size sc_raw_syscall_again, . - sc_raw_syscall_again
 
 /* long sc_clone_raw(child, nr, args[5]): the child starts on its own dispatch stack. All signals are blocked. */
 HIDDEN_FUNC sc_clone_raw

@@ -38,6 +38,9 @@
 #define T_VIRT_MASK (T_FRAME + 192)
 #define T_NEXT_FREE (T_FRAME + 200)
 
+/* A result like SC_NATIVE, within this layer: the call is to be made again, after the signals that wait. */
+#define SC_AGAIN -0x10002
+
 /* Number of call slots (entry.S), a power of two; 8 bytes of text and 8 of data each. */
 #define SC_SLOTS      4096
 #define SC_SLOT_SHIFT 3

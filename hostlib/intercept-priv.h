@@ -42,9 +42,6 @@
  */
 #define SC_DEFER_MAX 96
 
-/* A result like SC_NATIVE, within this layer: the call is to be made again, after the signals that wait. */
-#define SC_AGAIN (-0x10002L)
-
 #define SC_BIT(sig) (1UL << ((sig)-1))
 
 /* Flags of struct sc_thread (its `flags`). */
@@ -138,7 +135,7 @@ struct sc_thread_priv {
 	struct sc_thread_priv *next_free;
 
 	struct sc_sighand *sighand; /* shared between the threads of a process */
-	struct sc_thread_priv *next; /* list of all threads ever made, under sc_threads_lock */
+	struct sc_thread_priv *next, *prev; /* list of all blocks, under intercept.c's lock */
 	uint32_t in_use;	     /* 0: on the free list */
 	uint32_t clear_sighand;	     /* a new child: the kernel reset its handlers */
 	uint64_t rewrite;	     /* return address of a site to be rewritten at the next occasion; 0: none */
@@ -152,7 +149,7 @@ struct sc_thread_priv {
 	struct sc_siginfo defer[SC_DEFER_MAX];
 };
 
-/* Saved on the program's stack, below its red zone, while a changed native call runs (SC_NATIVE_CHANGED). */
+/* Saved on the program's stack, below its red zone, while a native call with a changed signal mask runs. */
 struct sc_changed {
 	struct sc_frame frame; /* as it was on the way in */
 	long (*after)(struct sc_thread *t, long result);
@@ -197,6 +194,7 @@ void *sc_signal_c(int sig, struct sc_siginfo *info, struct sc_ucontext *uc) SC_H
 void sc_deliver_c(struct sc_thread_priv *t) SC_HIDDEN;
 void sc_alt_enter_c(struct sc_thread_priv *t) SC_HIDDEN;
 void sc_alt_leave(struct sc_thread_priv *t) SC_HIDDEN;
+void sc_alt_restore(struct sc_thread_priv *t) SC_HIDDEN; /* in the kernel, from t */
 void sc_block_all(struct sc_thread_priv *t) SC_HIDDEN; /* until the call's end */
 /* Around an execve: the kernel's state becomes what the program believes it to be, and back. */
 void sc_signals_before_exec(struct sc_thread_priv *t) SC_HIDDEN;
@@ -214,7 +212,8 @@ uint64_t sc_slot_for(uint64_t ret) SC_HIDDEN; /* address of the slot, or of sc_s
 bool sc_page_hot(uint64_t ret, uint64_t slot) SC_HIDDEN;
 void sc_rewrite(uint64_t ret, uint64_t nr) SC_HIDDEN;
 long sc_rewrite_init(uint64_t phdr, uint64_t phnum, uint64_t phent) SC_HIDDEN;
-void sc_rewrite_in_child(void) SC_HIDDEN;
+void sc_rewrite_before_fork(void) SC_HIDDEN;
+void sc_rewrite_after_fork(void) SC_HIDDEN; /* in parent and child */
 
 /* entry.S; addresses within it matter to signals.c */
 extern uint64_t sc_slot_ret[SC_SLOTS] SC_HIDDEN;
@@ -223,9 +222,13 @@ extern const char sc_slot_on_stack[] SC_HIDDEN, sc_int80_on_stack[] SC_HIDDEN;
 extern const char sc_entry_any[] SC_HIDDEN, sc_entry_dispatch[] SC_HIDDEN;
 extern const char sc_forward_start[] SC_HIDDEN, sc_forward_end[] SC_HIDDEN;
 extern const char sc_changed_stub[] SC_HIDDEN, sc_delivered[] SC_HIDDEN;
+extern const char sc_again_start[] SC_HIDDEN, sc_again_syscall[] SC_HIDDEN, sc_again_abort[] SC_HIDDEN;
+extern const char sc_leave_1[] SC_HIDDEN, sc_leave_2[] SC_HIDDEN; /* %rcx: where the program goes on */
 extern const char sc_intr_start[] SC_HIDDEN, sc_intr_syscall[] SC_HIDDEN, sc_intr_abort[] SC_HIDDEN;
 extern const char sc_signal_entry[] SC_HIDDEN, sc_restorer[] SC_HIDDEN;
 extern const char sc_uaccess_start[] SC_HIDDEN, sc_uaccess_end[] SC_HIDDEN, sc_uaccess_fault[] SC_HIDDEN;
+/* As sc_raw_syscall_interruptible, but SC_AGAIN if the call has to be made again after the handler. */
+long sc_raw_syscall_again(long nr, long a0, long a1, long a2, long a3, long a4, long a5) SC_HIDDEN;
 long sc_clone_raw(struct sc_thread_priv *child, long nr, const long args[5]) SC_HIDDEN;
 /*
  * Ends the thread without a stack: gives t back (or unmaps it, if unmap_size is not 0) and makes the call nr, which is

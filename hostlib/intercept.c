@@ -31,6 +31,7 @@
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #define PR_SYS_DISPATCH_OFF	      0
 #define PR_SYS_DISPATCH_ON	      1
+#define IORING_ENTER_EXT_ARG	      8
 #define ARCH_SET_GS		      0x1001
 #define ARCH_GET_GS		      0x1004
 
@@ -41,6 +42,10 @@
 #define BLOCK_SIZE (SC_PAGE + SC_STACK_SIZE + STATE_SIZE)
 /* So many blocks are kept for threads to come; a thread that ends beyond that unmaps its own. */
 #define KEEP_BLOCKS 64
+/* What a new thread finds zeroed: all but the list of blocks in the middle, and what is written before it is read. */
+#define CLEARED_FROM_IN_USE                                                                        \
+	(__builtin_offsetof(struct sc_thread_priv, held) -                                         \
+	 __builtin_offsetof(struct sc_thread_priv, in_use))
 
 #define AT(field, offset)                                                                          \
 	_Static_assert(__builtin_offsetof(struct sc_thread_priv, field) == (offset), #field)
@@ -145,17 +150,20 @@ static void *block_start(struct sc_thread_priv *t)
 static void list_add(struct sc_thread_priv *t)
 {
 	t->next = all_threads;
+	t->prev = NULL;
+	if (t->next)
+		t->next->prev = t;
 	all_threads = t;
 }
 
 static void list_remove(struct sc_thread_priv *t)
 {
-	for (struct sc_thread_priv **p = &all_threads; *p; p = &(*p)->next) {
-		if (*p != t)
-			continue;
-		*p = t->next;
-		return;
-	}
+	if (t->prev)
+		t->prev->next = t->next;
+	else
+		all_threads = t->next;
+	if (t->next)
+		t->next->prev = t->prev;
 }
 
 /* Threads that exit push without the lock (sc_exit_raw); only its holder pops, so nothing can come back in between. */
@@ -181,7 +189,6 @@ static void free_list_push(struct sc_thread_priv *t)
 struct sc_thread_priv *sc_thread_alloc(void)
 {
 	struct sc_thread_priv *t;
-	struct sc_thread_priv *next;
 
 	sc_spin_lock(&threads_lock);
 	t = free_list_pop();
@@ -191,9 +198,8 @@ struct sc_thread_priv *sc_thread_alloc(void)
 			list_add(t);
 	}
 	if (t) {
-		next = t->next;
-		__builtin_memset(t, 0, __builtin_offsetof(struct sc_thread_priv, defer));
-		t->next = next;
+		__builtin_memset(t, 0, __builtin_offsetof(struct sc_thread_priv, next));
+		__builtin_memset(&t->in_use, 0, CLEARED_FROM_IN_USE);
 		t->in_use = 1;
 		t->pub.self = &t->pub;
 		t->stack_top = (uint64_t)t;
@@ -353,6 +359,14 @@ static int mask_argument(long nr)
 	}
 }
 
+/* Does the call wait with a signal mask of its own? */
+static bool has_mask(long nr, const long *a)
+{
+	int i = mask_argument(nr);
+
+	return i >= 0 && a[i] && !(nr == __NR_io_uring_enter && (a[3] & IORING_ENTER_EXT_ARG));
+}
+
 /*
  * If the call waits with a mask that names signals which must not be blocked, makes it use a copy of the mask that does
  * not. `block` is where the copy will lie. Returns true if a[] was changed.
@@ -362,7 +376,7 @@ static bool clean_mask(long nr, long *a, struct sc_changed *block, const struct 
 	int i = mask_argument(nr);
 	uint64_t pair[2];
 
-	if (i < 0 || !a[i] || (nr == __NR_io_uring_enter && (a[3] & 8 /* EXT_ARG */)))
+	if (!has_mask(nr, a))
 		return false;
 	if (i == 5) {
 		if (sc_copy_from_user(pair, (void *)a[i], sizeof(pair)) || !pair[0])
@@ -388,7 +402,7 @@ static void run_in_slot(struct sc_thread_priv *t)
 		t->frame.rsp -= 136;
 }
 
-/* A native call whose number or arguments differ from the program's: what is needed afterwards goes on its stack. */
+/* A native call with a mask other than the program's: what is needed afterwards goes on the program's stack. */
 static void run_changed(struct sc_thread_priv *t, long nr, const long *a, struct sc_changed *block,
 			struct sc_changed *at)
 {
@@ -430,7 +444,19 @@ static void run_native(struct sc_thread_priv *t, bool changed)
 		run_in_slot(t);
 }
 
-/* After a changed native call: on the dispatch stack again, in_call set. */
+/*
+ * A native call with changed arguments that has no mask: made right here, on the dispatch stack. The signal that interrupts
+ * it is deferred to the call's end; whether the call fails or is made again is what the kernel decided.
+ */
+static long run_here(struct sc_thread_priv *t)
+{
+	const long *a = t->pub.native.a;
+	long r = sc_raw_syscall_again(t->pub.native.nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+
+	return r == SC_AGAIN || !t->pub.native.after ? r : t->pub.native.after(&t->pub, r);
+}
+
+/* After a native call with a changed mask: on the dispatch stack again, in_call set. */
 void sc_changed_done_c(struct sc_thread_priv *t, struct sc_changed *block)
 {
 	long result = (long)t->frame.rax;
@@ -567,6 +593,8 @@ void sc_entry_c(struct sc_thread_priv *t)
 	f->nr = (uint32_t)f->nr;
 	t->pub.native.after = NULL;
 	r = call(t, (long)f->nr);
+	if (r == SC_NATIVE_CHANGED && !has_mask(t->pub.native.nr, t->pub.native.a))
+		r = run_here(t);
 	if (t->pub.flags & SC_T_ALT_OFF)
 		sc_alt_leave(t);
 	if (r == SC_NATIVE || r == SC_NATIVE_CHANGED) {

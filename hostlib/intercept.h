@@ -65,12 +65,14 @@ static inline struct sc_thread *sc_self(void)
 long sc_dispatch(struct sc_thread *t, long nr, long a0, long a1, long a2, long a3, long a4, long a5);
 
 /*
- * What sc_dispatch() returns to say: this call is local after all; run it natively. The interception layer then runs it
- * with in_call == 0, so that a blocking local call is interrupted, restarted and cancelled exactly as without us.
- * sc_dispatch() must not run a local call that may block by itself. With SC_NATIVE the call runs with the caller's own
- * number and arguments; with SC_NATIVE_CHANGED it runs with those that sc_dispatch() left in t->native (pointers in it
- * must stay valid until the thread's next dispatch). With t->native.after set, that function is called with the result,
- * in_call == 1, and what it returns goes to the program. Both values lie outside the kernel's range of results.
+ * What sc_dispatch() returns to say: this call is local after all; run it natively. With SC_NATIVE the call runs with the
+ * caller's own number and arguments, outside of the library (in_call == 0), so that a blocking one is interrupted, restarted
+ * and cancelled exactly as without us: sc_dispatch() must not run a local call that may block by itself.
+ * With SC_NATIVE_CHANGED it runs with number and arguments that sc_dispatch() left in t->native. If a signal's handler is to
+ * run before it begins, or the kernel restarts it after a handler, the call comes to sc_dispatch() once more from the
+ * start, so pointers in t->native need to be valid until the thread's next dispatch only. With t->native.after set, that
+ * function is called with the result, in_call == 1, and what it returns goes to the program; it is not called if
+ * the call is dispatched once more, or if a handler leaves it for good. Both values lie outside the kernel's range of results.
  */
 #define SC_NATIVE	  (-0x10000L)
 #define SC_NATIVE_CHANGED (-0x10001L)

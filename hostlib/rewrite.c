@@ -76,6 +76,7 @@ struct r_debug {
 
 /* An object of the program: its code, and where its functions start. */
 struct object {
+	uint64_t base; /* load bias, as in the link map; 0 for a program linked to a fixed address */
 	uint64_t text, text_end;
 	uint64_t eh_hdr; /* .eh_frame_hdr; 0: none usable */
 	uint32_t functions;
@@ -190,7 +191,7 @@ static void read_eh_hdr(struct object *o, uint64_t at)
 
 static void add_object(uint64_t base, const struct phdr *ph, uint64_t n)
 {
-	struct object o = {0};
+	struct object o = {.base = base};
 	uint64_t eh = 0;
 
 	for (uint64_t i = 0; i < n; i++) {
@@ -248,31 +249,48 @@ static const struct r_debug *loader_debug(void)
 	return NULL;
 }
 
-static void find_objects(void)
+/*
+ * Goes through the link map: looks for one entry, or (base 0) learns all of them. Other threads may change the list
+ * meanwhile; the loader says when it is in one piece, and each read may fault without harm. Returns true if found.
+ */
+static bool walk_link_map(uint64_t base)
 {
 	const struct r_debug *debug = loader_debug();
-	struct link_map *at;
 	struct link_map map;
 
-	nr_objects = 0;
-	add_object(main_base(), main_phdr, main_phnum);
 	if (!debug || debug->state) /* 0: consistent */
-		return;
-	at = debug->map;
-	for (int n = 0; at && n < 2 * MAX_OBJECTS; n++, at = map.next) {
-		if (sc_copy_from_user(&map, at, sizeof(map)))
-			return;
-		if (map.addr && map.addr != main_base())
+		return false;
+	map.next = debug->map;
+	for (int n = 0; map.next && n < 4 * MAX_OBJECTS; n++) {
+		if (sc_copy_from_user(&map, map.next, sizeof(map)))
+			return false;
+		if (base && map.addr == base)
+			return true;
+		if (!base && map.addr && map.addr != main_base())
 			add_library(map.addr);
 	}
+	return !base;
 }
 
-static const struct object *object_of(uint64_t address)
+static const struct object *known_object(uint64_t address)
 {
 	for (uint32_t i = 0; i < nr_objects; i++)
 		if (address >= objects[i].text && address < objects[i].text_end)
 			return &objects[i];
 	return NULL;
+}
+
+/* The object of the program that the code belongs to, or NULL. What lay there earlier may have been unloaded. */
+static const struct object *object_of(uint64_t address)
+{
+	const struct object *o = known_object(address);
+
+	if (o && (o->base == main_base() || walk_link_map(o->base)))
+		return o;
+	nr_objects = 0;
+	add_object(main_base(), main_phdr, main_phnum);
+	walk_link_map(0);
+	return known_object(address);
 }
 
 /* ---- walking ---- */
@@ -673,10 +691,6 @@ void sc_rewrite(uint64_t ret, uint64_t nr)
 	if (sc_no_rewriting || __atomic_exchange_n(&rewrite_lock, 1, __ATOMIC_ACQUIRE))
 		return;
 	o = object_of(ret);
-	if (!o) {
-		find_objects();
-		o = object_of(ret);
-	}
 	if (o) {
 		__builtin_memset(&plan, 0, sizeof(plan));
 		plan.page = (ret - 2) & ~(SC_PAGE - 1);
@@ -699,7 +713,12 @@ long sc_rewrite_init(uint64_t phdr, uint64_t phnum, uint64_t phent)
 	return 0;
 }
 
-void sc_rewrite_in_child(void)
+void sc_rewrite_before_fork(void)
 {
-	rewrite_lock = 0;
+	sc_spin_lock(&rewrite_lock);
+}
+
+void sc_rewrite_after_fork(void)
+{
+	sc_spin_unlock(&rewrite_lock);
 }

@@ -44,7 +44,8 @@
 #define SS_DISABLE    2
 #define SS_AUTODISARM ((int32_t)0x80000000)
 
-#define SYS_USER_DISPATCH 2 /* si_code */
+#define SYS_SECCOMP	  1 /* si_code */
+#define SYS_USER_DISPATCH 2
 #define AUDIT_ARCH_X86_64 0xc000003eU
 
 #define ARITH_FLAGS 0x8d5UL /* carry, parity, adjust, zero, sign, overflow */
@@ -67,8 +68,11 @@ static int is_virt(int sig)
 
 static void requeue(struct sc_thread_priv *t, const struct sc_siginfo *info)
 {
-	/* To ourselves the kernel allows any si_code. */
-	sc_raw4(__NR_rt_tgsigqueueinfo, sc_raw0(__NR_getpid), t->pub.tid, info->signo, info);
+	long pid = sc_raw0(__NR_getpid);
+
+	/* To ourselves the kernel allows any si_code. It may refuse if too many realtime signals are queued. */
+	if (sc_raw4(__NR_rt_tgsigqueueinfo, pid, t->pub.tid, info->signo, info))
+		sc_raw3(__NR_tgkill, pid, t->pub.tid, info->signo);
 }
 
 /*
@@ -138,6 +142,8 @@ static void defer(struct sc_thread_priv *t, const struct sc_siginfo *info, struc
 	__atomic_fetch_add(&sc_stats.signals_deferred, 1, __ATOMIC_RELAXED);
 	if (uc->rip >= (uint64_t)sc_intr_start && uc->rip <= (uint64_t)sc_intr_syscall)
 		uc->rip = (uint64_t)sc_intr_abort;
+	if (uc->rip >= (uint64_t)sc_again_start && uc->rip <= (uint64_t)sc_again_syscall)
+		uc->rip = (uint64_t)sc_again_abort;
 }
 
 static uint64_t frame_flags(const struct sc_frame *f)
@@ -191,20 +197,29 @@ static void roll_back_changed(struct sc_ucontext *uc)
 	uc->rip = f->ret - 2;
 }
 
-/* What the program's handler, an unwinder, or a cancellation point's check should see instead of our addresses. */
-static void show_site(struct sc_ucontext *uc)
+static uint64_t slot_ret(uint64_t at)
 {
-	uint64_t at = uc->rip;
-	uint64_t ret;
+	return sc_slot_ret[(at - (uint64_t)sc_slots) >> SC_SLOT_SHIFT];
+}
 
-	if (at == (uint64_t)sc_changed_stub) {
+/* What the program's handler, an unwinder, or a cancellation point's check should see instead of our addresses. */
+static void show_site(struct sc_ucontext *uc, struct sc_siginfo *info)
+{
+	uint64_t was = uc->rip;
+
+	if (uc->rip == (uint64_t)sc_changed_stub)
 		roll_back_changed(uc);
-		at = uc->rip;
+	if (uc->rip == (uint64_t)sc_leave_1 || uc->rip == (uint64_t)sc_leave_2)
+		uc->rip = uc->rcx;
+	if (uc->rip == (uint64_t)sc_entry_dispatch && sc_within(uc->rcx, sc_slots, sc_slots_end))
+		uc->rip = uc->rcx; /* on its way in; the number is still in %rax */
+	if (sc_within(uc->rip, sc_slots, sc_slots_end)) {
+		bool begun = uc->rip & ((1 << SC_SLOT_SHIFT) - 1);
+
+		uc->rip = begun ? slot_ret(uc->rip) : slot_ret(uc->rip) - 2;
 	}
-	if (sc_within(at, sc_slots, sc_slots_end)) {
-		ret = sc_slot_ret[(at - (uint64_t)sc_slots) >> SC_SLOT_SHIFT];
-		uc->rip = at & ((1 << SC_SLOT_SHIFT) - 1) ? ret : ret - 2;
-	}
+	if (info->signo == SIGSYS && info->code == SYS_SECCOMP && info->address == was)
+		info->address = uc->rip; /* programs check that these two agree */
 }
 
 /* The kernel does by default what the signal does by default. A synchronous fault simply happens again. */
@@ -341,7 +356,7 @@ void *sc_signal_c(int sig, struct sc_siginfo *info, struct sc_ucontext *uc)
 		}
 		roll_forward(t, uc);
 	}
-	show_site(uc);
+	show_site(uc, info);
 	return run_handler(t, sig, info, uc);
 }
 
@@ -555,12 +570,17 @@ void sc_alt_enter_c(struct sc_thread_priv *t)
 	set_mask(SIG_SETMASK, t->mask, NULL);
 }
 
-void sc_alt_leave(struct sc_thread_priv *t)
+void sc_alt_restore(struct sc_thread_priv *t)
 {
 	struct sc_stack on = {.sp = t->alt_sp, .size = t->alt_size};
 
-	sc_block_all(t);
 	sc_raw2(__NR_sigaltstack, &on, 0);
+}
+
+void sc_alt_leave(struct sc_thread_priv *t)
+{
+	sc_block_all(t);
+	sc_alt_restore(t);
 	t->pub.flags &= ~SC_T_ALT_OFF;
 }
 

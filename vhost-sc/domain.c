@@ -135,6 +135,7 @@ void domain_link(struct broker *b, bool up)
 		return;
 	d->link = up;
 	if (!up) {
+		d->peer_since = loop_now(); /* the boot that follows is timed from here */
 		d->state = DOM_STARTING;
 		set_why(d, "the guest is starting anew");
 		end_incarnation(b);

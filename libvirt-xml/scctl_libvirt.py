@@ -140,7 +140,7 @@ def install_hook():
 
     libvirtd looks for hooks once, when it starts; so the file's date is that of its first installation, and a daemon
     that is older has not seen it. A hook that was there already is read anew each time. It stays when the last domain
-    is undefined, when it does nothing, so that the next define need not restart libvirtd.
+    is undefined, so that the next define need not restart libvirtd.
     """
     path = hook_path()
     text = hook_text()

@@ -91,14 +91,14 @@ bool sc_env_routes(char **envp)
 	char *lib = env_get(envp, "VHOST_SC_LIB="), *stats = env_get(envp, "VHOST_SC_STATS=");
 	uint32_t n;
 
+	if (dir)
+		sc_chan_set_rundir(dir); /* the C API needs it without routes, too */
 	if (!text || !*text)
 		return false;
 	routes_text = sc_map(strlen(text) + 1);
 	if (!routes_text)
 		return false;
 	memcpy(routes_text, text, strlen(text) + 1);
-	if (dir)
-		sc_chan_set_rundir(dir);
 	if (lib && strlen(lib) < sizeof(lib_path))
 		memcpy(lib_path, lib, strlen(lib) + 1);
 	stats_wanted = stats && *stats == '1';

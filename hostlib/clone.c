@@ -2,15 +2,17 @@
 /*
  * clone.c - new threads and processes, and execve.
  *
- * The kernel starts a clone's child with Syscall User Dispatch off and with the parent's %gs. So whatever the flavour, we
- * make the call ourselves, with all signals blocked, and without the new stack that the program named: the child begins in
- * our code, is set up, and then leaves through sc_finish, where its frame, a copy of the parent's with %rax 0 and the new
- * stack pointer, brings it to where the program expects it.
+ * The kernel starts a clone's child with Syscall User Dispatch off and with the parent's %gs. So
+ * whatever the flavour, we make the call ourselves, with all signals blocked, and without the new
+ * stack that the program named: the child begins in our code, is set up, and then leaves through
+ * sc_finish, where its frame, a copy of the parent's with %rax 0 and the new stack pointer, brings
+ * it to where the program expects it.
  *
- *   fork      (no CLONE_VM)              everything is a copy, the dispatch stack too: the child returns like the parent
- *   thread    (CLONE_VM, CLONE_THREAD)   a block of its own
- *   vfork,    (CLONE_VM alone)           a block of its own, a struct sc_proc from the serving layer, and, since it has
- *   posix_spawn                          its own handlers in the kernel, a copy of the table of actions
+ *   fork      (no CLONE_VM)              everything is a copy, the dispatch stack too: the child
+ * returns like the parent thread    (CLONE_VM, CLONE_THREAD)   a block of its own vfork, (CLONE_VM
+ * alone)           a block of its own, a struct sc_proc from the serving layer, and, since it has
+ *   posix_spawn                          its own handlers in the kernel, a copy of the table of
+ * actions
  */
 #include "intercept-priv.h"
 
@@ -35,8 +37,8 @@ struct clone3_args {
 
 struct request {
 	uint64_t flags;
-	uint64_t sp;	 /* the child's stack pointer, 0: the parent's */
-	long nr;	 /* clone or clone3 */
+	uint64_t sp; /* the child's stack pointer, 0: the parent's */
+	long nr;     /* clone or clone3 */
 	long args[5];
 	struct clone3_args args3;
 };
@@ -171,7 +173,8 @@ static void init_child(struct sc_thread_priv *t, struct sc_thread_priv *child,
 	child->clear_sighand = (q->flags & CLONE_CLEAR_SIGHAND) != 0;
 }
 
-/* The child's first steps, on its own dispatch stack, all signals blocked. It goes on to sc_finish. */
+/* The child's first steps, on its own dispatch stack, all signals blocked. It goes on to sc_finish.
+ */
 void sc_child_start_c(struct sc_thread_priv *t)
 {
 	t->pub.tid = (uint32_t)sc_raw0(__NR_gettid);
@@ -212,7 +215,8 @@ static long do_thread(struct sc_thread_priv *t, struct request *q)
 	if (!share_sighand(t, child, q->flags))
 		goto out;
 	r = sc_clone_raw(child, q->nr, q->args);
-	/* A thread, or a process that shares memory and runs beside us, gives its block back by itself. */
+	/* A thread, or a process that shares memory and runs beside us, gives its block back by
+	 * itself. */
 	if (r > 0 && !(q->flags & CLONE_VFORK))
 		return r;
 out:
@@ -246,7 +250,8 @@ static long run_exec(const struct sc_exec *x)
 					    (long)x->envp, x->flags, 0);
 }
 
-/* A signal that comes before the new image is there must find its handler: execve is given up for it, and made again. */
+/* A signal that comes before the new image is there must find its handler: execve is given up for
+ * it, and made again. */
 long sc_exec(struct sc_thread_priv *t)
 {
 	const struct sc_frame *f = &t->frame;

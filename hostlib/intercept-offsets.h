@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * intercept-offsets.h - where the fields of struct sc_thread_priv lie, for the assembly files. Static asserts in
- * intercept.c hold each of them against the C declaration in intercept-priv.h.
+ * intercept-offsets.h - where the fields of struct sc_thread_priv lie, for the assembly files.
+ * Static asserts in intercept.c hold each of them against the C declaration in intercept-priv.h.
  */
 #ifndef HOSTLIB_INTERCEPT_OFFSETS_H
 #define HOSTLIB_INTERCEPT_OFFSETS_H
@@ -38,7 +38,8 @@
 #define T_VIRT_MASK (T_FRAME + 192)
 #define T_NEXT_FREE (T_FRAME + 200)
 
-/* A result like SC_NATIVE, within this layer: the call is to be made again, after the signals that wait. */
+/* A result like SC_NATIVE, within this layer: the call is to be made again, after the signals that
+ * wait. */
 #define SC_AGAIN -0x10002
 
 /* Number of call slots (entry.S), a power of two; 8 bytes of text and 8 of data each. */

@@ -1,39 +1,41 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * intercept.c - start-up of the interception layer, its threads' memory, and what becomes of a call once its registers are
- * in the thread's frame. See intercept-priv.h for the whole picture.
+ * intercept.c - start-up of the interception layer, its threads' memory, and what becomes of a call
+ * once its registers are in the thread's frame. See intercept-priv.h for the whole picture.
  *
- * Start-up: the library is preloaded and marked initfirst, so that its constructor runs before any other one. It finds the
- * kernel's auxiliary vector behind the environment, makes the first thread's block, asks the serving layer whether there is
- * anything to serve, takes its three signals, and switches Syscall User Dispatch on. From then on every call traps, and
- * sites are rewritten as they turn out to be used (rewrite.c).
+ * Start-up: the library is preloaded and marked initfirst, so that its constructor runs before any
+ * other one. It finds the kernel's auxiliary vector behind the environment, makes the first
+ * thread's block, asks the serving layer whether there is anything to serve, takes its three
+ * signals, and switches Syscall User Dispatch on. From then on every call traps, and sites are
+ * rewritten as they turn out to be used (rewrite.c).
  *
- * A thread's block: guard page, dispatch stack, struct sc_thread_priv. Blocks of ended threads are kept for the next ones.
+ * A thread's block: guard page, dispatch stack, struct sc_thread_priv. Blocks of ended threads are
+ * kept for the next ones.
  */
 #include "intercept-priv.h"
 
-#define AT_NULL	   0
-#define AT_PHDR	   3
-#define AT_PHENT   4
-#define AT_PHNUM   5
-#define AT_HWCAP2  26
+#define AT_NULL		0
+#define AT_PHDR		3
+#define AT_PHENT	4
+#define AT_PHNUM	5
+#define AT_HWCAP2	26
 #define HWCAP2_FSGSBASE 2
 
-#define PROT_NONE	0
-#define PROT_READ	1
-#define PROT_WRITE	2
-#define MAP_PRIVATE	2
-#define MAP_ANONYMOUS	0x20
-#define MAP_NORESERVE	0x4000
-#define MADV_DONTNEED	4
+#define PROT_NONE     0
+#define PROT_READ     1
+#define PROT_WRITE    2
+#define MAP_PRIVATE   2
+#define MAP_ANONYMOUS 0x20
+#define MAP_NORESERVE 0x4000
+#define MADV_DONTNEED 4
 
-#define PR_SET_SECCOMP		      22
+#define PR_SET_SECCOMP		     22
 #define PR_SET_SYSCALL_USER_DISPATCH 59
-#define PR_SYS_DISPATCH_OFF	      0
-#define PR_SYS_DISPATCH_ON	      1
-#define IORING_ENTER_EXT_ARG	      8
-#define ARCH_SET_GS		      0x1001
-#define ARCH_GET_GS		      0x1004
+#define PR_SYS_DISPATCH_OFF	     0
+#define PR_SYS_DISPATCH_ON	     1
+#define IORING_ENTER_EXT_ARG	     8
+#define ARCH_SET_GS		     0x1001
+#define ARCH_GET_GS		     0x1004
 
 #define EXECUTABLE 1 /* PF_X */
 #define PT_LOAD	   1
@@ -42,12 +44,13 @@
 #define BLOCK_SIZE (SC_PAGE + SC_STACK_SIZE + STATE_SIZE)
 /* So many blocks are kept for threads to come; a thread that ends beyond that unmaps its own. */
 #define KEEP_BLOCKS 64
-/* What a new thread finds zeroed: all but the list of blocks in the middle, and what is written before it is read. */
-#define CLEARED_FROM_IN_USE                                                                        \
-	(__builtin_offsetof(struct sc_thread_priv, held) -                                         \
+/* What a new thread finds zeroed: all but the list of blocks in the middle, and what is written
+ * before it is read. */
+#define CLEARED_FROM_IN_USE                                \
+	(__builtin_offsetof(struct sc_thread_priv, held) - \
 	 __builtin_offsetof(struct sc_thread_priv, in_use))
 
-#define AT(field, offset)                                                                          \
+#define AT(field, offset) \
 	_Static_assert(__builtin_offsetof(struct sc_thread_priv, field) == (offset), #field)
 AT(pub.self, T_SELF);
 AT(pub.in_call, T_IN_CALL);
@@ -101,12 +104,12 @@ static const uint8_t always_block = 1;	   /* SYSCALL_DISPATCH_FILTER_BLOCK, for 
 
 /* Numbers that this layer looks at, whatever the serving layer thinks. */
 static const uint16_t own_calls[] = {
-	__NR_rt_sigaction, __NR_rt_sigprocmask, __NR_rt_sigreturn, __NR_rt_sigpending,
-	__NR_sigaltstack,  __NR_clone,		__NR_clone3,	   __NR_fork,
-	__NR_vfork,	   __NR_execve,		__NR_execveat,	   __NR_exit,
-	__NR_exit_group,   __NR_prctl,		__NR_arch_prctl,   __NR_seccomp,
-	__NR_rt_sigsuspend, __NR_ppoll,		__NR_pselect6,	   __NR_epoll_pwait,
-	__NR_epoll_pwait2, __NR_io_pgetevents,	__NR_io_uring_enter,
+    __NR_rt_sigaction,	__NR_rt_sigprocmask, __NR_rt_sigreturn,	  __NR_rt_sigpending,
+    __NR_sigaltstack,	__NR_clone,	     __NR_clone3,	  __NR_fork,
+    __NR_vfork,		__NR_execve,	     __NR_execveat,	  __NR_exit,
+    __NR_exit_group,	__NR_prctl,	     __NR_arch_prctl,	  __NR_seccomp,
+    __NR_rt_sigsuspend, __NR_ppoll,	     __NR_pselect6,	  __NR_epoll_pwait,
+    __NR_epoll_pwait2,	__NR_io_pgetevents,  __NR_io_uring_enter,
 };
 
 void sc_die(const char *why)
@@ -166,7 +169,8 @@ static void list_remove(struct sc_thread_priv *t)
 		t->next->prev = t->prev;
 }
 
-/* Threads that exit push without the lock (sc_exit_raw); only its holder pops, so nothing can come back in between. */
+/* Threads that exit push without the lock (sc_exit_raw); only its holder pops, so nothing can come
+ * back in between. */
 static struct sc_thread_priv *free_list_pop(void)
 {
 	struct sc_thread_priv *t = __atomic_load_n(&sc_free_list, __ATOMIC_ACQUIRE);
@@ -185,7 +189,8 @@ static void free_list_push(struct sc_thread_priv *t)
 		;
 }
 
-/* A zeroed thread with its own address and stack filled in, or NULL. The caller is in a call, or single. */
+/* A zeroed thread with its own address and stack filled in, or NULL. The caller is in a call, or
+ * single. */
 struct sc_thread_priv *sc_thread_alloc(void)
 {
 	struct sc_thread_priv *t;
@@ -241,7 +246,8 @@ void sc_threads_in_child(struct sc_thread_priv *self)
 	sc_spin_unlock(&threads_lock);
 }
 
-/* The last steps of a thread. All signals are blocked; nothing of its block is used after sc_exit_raw gave it back. */
+/* The last steps of a thread. All signals are blocked; nothing of its block is used after
+ * sc_exit_raw gave it back. */
 static void __attribute__((noreturn)) leave(struct sc_thread_priv *t)
 {
 	bool keep = __atomic_load_n(&nr_blocks, __ATOMIC_RELAXED) <= KEEP_BLOCKS;
@@ -269,7 +275,8 @@ static void __attribute__((noreturn)) leave(struct sc_thread_priv *t)
 	sc_exit_raw(t, status, block_start(t), BLOCK_SIZE, nr);
 }
 
-/* exit: returns only if signals that came before have to be handled first; the call is then to be made again. */
+/* exit: returns only if signals that came before have to be handled first; the call is then to be
+ * made again. */
 void sc_exit(struct sc_thread_priv *t)
 {
 	sc_block_all(t);
@@ -280,7 +287,8 @@ void sc_exit(struct sc_thread_priv *t)
 	leave(t);
 }
 
-/* For a program that calls hostsc.h without interception: no hook tells us of its threads' ends, so look for dead ones. */
+/* For a program that calls hostsc.h without interception: no hook tells us of its threads' ends, so
+ * look for dead ones. */
 static struct sc_thread_priv *reclaim(void)
 {
 	long pid = sc_raw0(__NR_getpid);
@@ -313,7 +321,8 @@ struct sc_thread *sc_thread_ensure(void)
 
 	if (t)
 		return &t->pub;
-	sc_raw4(__NR_rt_sigprocmask, 2, &all, &mask, 8); /* a handler on this thread may call the API, too */
+	sc_raw4(__NR_rt_sigprocmask, 2, &all, &mask,
+		8); /* a handler on this thread may call the API, too */
 	sc_spin_lock(&threads_lock);
 	t = reclaim();
 	sc_spin_unlock(&threads_lock);
@@ -368,8 +377,8 @@ static bool has_mask(long nr, const long *a)
 }
 
 /*
- * If the call waits with a mask that names signals which must not be blocked, makes it use a copy of the mask that does
- * not. `block` is where the copy will lie. Returns true if a[] was changed.
+ * If the call waits with a mask that names signals which must not be blocked, makes it use a copy
+ * of the mask that does not. `block` is where the copy will lie. Returns true if a[] was changed.
  */
 static bool clean_mask(long nr, long *a, struct sc_changed *block, const struct sc_changed *at)
 {
@@ -402,7 +411,8 @@ static void run_in_slot(struct sc_thread_priv *t)
 		t->frame.rsp -= 136;
 }
 
-/* A native call with a mask other than the program's: what is needed afterwards goes on the program's stack. */
+/* A native call with a mask other than the program's: what is needed afterwards goes on the
+ * program's stack. */
 static void run_changed(struct sc_thread_priv *t, long nr, const long *a, struct sc_changed *block,
 			struct sc_changed *at)
 {
@@ -445,8 +455,9 @@ static void run_native(struct sc_thread_priv *t, bool changed)
 }
 
 /*
- * A native call with changed arguments that has no mask: made right here, on the dispatch stack. The signal that interrupts
- * it is deferred to the call's end; whether the call fails or is made again is what the kernel decided.
+ * A native call with changed arguments that has no mask: made right here, on the dispatch stack.
+ * The signal that interrupts it is deferred to the call's end; whether the call fails or is made
+ * again is what the kernel decided.
  */
 static long run_here(struct sc_thread_priv *t)
 {
@@ -481,9 +492,11 @@ static long do_prctl(struct sc_thread_priv *t)
 	int option = (int)f->rdi;
 
 	if (option == PR_SET_SYSCALL_USER_DISPATCH && (int)f->rsi == PR_SYS_DISPATCH_OFF)
-		return f->rdx || f->r10 || f->r8 ? -EINVAL : 0; /* the program has none that is on */
+		return f->rdx || f->r10 || f->r8 ? -EINVAL
+						 : 0; /* the program has none that is on */
 	if (option == PR_SET_SYSCALL_USER_DISPATCH)
-		return -EINVAL; /* as a kernel without it: a program that has a use for it has a fallback */
+		return -EINVAL; /* as a kernel without it: a program that has a use for it has a
+				   fallback */
 	if (option == PR_SET_SECCOMP)
 		sc_no_rewriting = 1;
 	return SC_NATIVE;
@@ -682,13 +695,15 @@ static void start(char **envp)
 		return;
 	}
 	fill_table();
-	sc_rewrite_init(auxv_get(auxv, AT_PHDR), auxv_get(auxv, AT_PHNUM), auxv_get(auxv, AT_PHENT));
+	sc_rewrite_init(auxv_get(auxv, AT_PHDR), auxv_get(auxv, AT_PHNUM),
+			auxv_get(auxv, AT_PHENT));
 	if (sc_signals_init(t))
 		sc_die("libhostsc: cannot take SIGSYS; is the program under a seccomp filter?\n");
 	sc_serve_thread_start(&t->pub);
 	if (sc_arm())
-		sc_die("libhostsc: this kernel has no Syscall User Dispatch: Linux 5.11 or later with "
-		       "CONFIG_GENERIC_ENTRY is needed\n");
+		sc_die(
+		    "libhostsc: this kernel has no Syscall User Dispatch: Linux 5.11 or later with "
+		    "CONFIG_GENERIC_ENTRY is needed\n");
 }
 
 /* The dynamic loader passes these to constructors. */

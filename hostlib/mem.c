@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * mem.c - the memory functions that the compiler may call, and we do; hidden, so that they are not libc's and nobody
- * else's. `rep` string instructions: short, no vector register, and fast on every processor with ERMS.
+ * mem.c - the memory functions that the compiler may call, and we do; hidden, so that they are not
+ * libc's and nobody else's. `rep` string instructions: short, no vector register, and fast on every
+ * processor with ERMS.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -12,7 +13,8 @@ void *memset(void *dst, int byte, size_t len);
 int memcmp(const void *a, const void *b, size_t len);
 size_t strlen(const char *s);
 
-__attribute__((visibility("hidden"))) void *memcpy(void *restrict dst, const void *restrict src, size_t len)
+__attribute__((visibility("hidden"))) void *memcpy(void *restrict dst, const void *restrict src,
+						   size_t len)
 {
 	void *d = dst;
 

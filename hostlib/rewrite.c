@@ -1,30 +1,36 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * rewrite.c - sites: the slots of those that are known, and the rewriting of those that are used often.
+ * rewrite.c - sites: the slots of those that are known, and the rewriting of those that are used
+ * often.
  *
- * What is replaced. Of a site, only the one instruction before `syscall`: by a jump to a trampoline, which does what that
- * instruction did and enters the library. The `syscall` stays, so a branch straight to it still traps, and so does a
- * thread that stood between the two. Since a single instruction is replaced, nothing can branch into its middle, and no
- * analysis of branches is needed; what has to be certain is that it is an instruction, and that it may be moved. It is
+ * What is replaced. Of a site, only the one instruction before `syscall`: by a jump to a
+ * trampoline, which does what that instruction did and enters the library. The `syscall` stays, so
+ * a branch straight to it still traps, and so does a thread that stood between the two. Since a
+ * single instruction is replaced, nothing can branch into its middle, and no analysis of branches
+ * is needed; what has to be certain is that it is an instruction, and that it may be moved. It is
  * when a walk from the start of its function, as .eh_frame states it, arrives at it.
- *   Five bytes are needed for the jump. `mov $number,%eax` has them, and so has every fifth of the others. A shorter one
- * (`xor %eax,%eax` of read) gets a two-byte jump to a hole nearby: padding that nothing reaches, behind a ret or a jmp, or
- * between two functions; the hole takes the long jump.
+ *   Five bytes are needed for the jump. `mov $number,%eax` has them, and so has every fifth of the
+ * others. A shorter one
+ * (`xor %eax,%eax` of read) gets a two-byte jump to a hole nearby: padding that nothing reaches,
+ * behind a ret or a jmp, or between two functions; the hole takes the long jump.
  *
- * When. A site that has trapped a few times is rewritten, and with it all sites of the same page: many processes end before
- * a site is worth it, and looking at all of libc at each exec would cost more than it saves.
+ * When. A site that has trapped a few times is rewritten, and with it all sites of the same page:
+ * many processes end before a site is worth it, and looking at all of libc at each exec would cost
+ * more than it saves.
  *
- * How. No page is ever writable where it is executable. A private copy of the code page is made elsewhere, changed, made
- * executable, and moved over the original by mremap, at once for all threads. Each changed page has a page of trampolines
- * of its own. Both are taken from an arena near the object, of pages that are writable until they are used.
- *   Only pages of objects that the dynamic loader knows are replaced. Generated code is left to Syscall User Dispatch: it may
- * have a second, writable mapping.
+ * How. No page is ever writable where it is executable. A private copy of the code page is made
+ * elsewhere, changed, made executable, and moved over the original by mremap, at once for all
+ * threads. Each changed page has a page of trampolines of its own. Both are taken from an arena
+ * near the object, of pages that are writable until they are used. Only pages of objects that the
+ * dynamic loader knows are replaced. Generated code is left to Syscall User Dispatch: it may have a
+ * second, writable mapping.
  */
 #include "insn.h"
 #include "intercept-priv.h"
 
 #ifndef HOT
-#define HOT 6 /* traps in a page after which it is rewritten, which costs about as much as so many */
+#define HOT \
+	6 /* traps in a page after which it is rewritten, which costs about as much as so many */
 #endif
 #define PAGE_COUNTERS 1024 /* direct-mapped; pages that collide begin anew */
 
@@ -45,15 +51,15 @@
 #define PF_W		2
 #define DT_DEBUG	21
 
-#define MAX_OBJECTS	256
-#define MAX_ARENAS	32
-#define ARENA_SIZE	(256 * SC_PAGE)
-#define MAX_SITES	96 /* in one page */
-#define MAX_HOLES	64
-#define MAX_FUNCTION	(1UL << 20) /* a walk gives up beyond that */
-#define MAX_TRAMPOLINE	40
-#define JUMP_REACH	0x7fff0000L /* of a rel32, with a margin */
-#define PROBES		16	    /* slots tried per site */
+#define MAX_OBJECTS    256
+#define MAX_ARENAS     32
+#define ARENA_SIZE     (256 * SC_PAGE)
+#define MAX_SITES      96 /* in one page */
+#define MAX_HOLES      64
+#define MAX_FUNCTION   (1UL << 20) /* a walk gives up beyond that */
+#define MAX_TRAMPOLINE 40
+#define JUMP_REACH     0x7fff0000L /* of a rel32, with a margin */
+#define PROBES	       16	   /* slots tried per site */
 
 struct phdr {
 	uint32_t type, flags;
@@ -76,7 +82,8 @@ struct r_debug {
 
 /* An object of the program: its code, and where its functions start. */
 struct object {
-	uint64_t base; /* load bias, as in the link map; 0 for a program linked to a fixed address */
+	uint64_t
+	    base; /* load bias, as in the link map; 0 for a program linked to a fixed address */
 	uint64_t text, text_end;
 	uint64_t eh_hdr; /* .eh_frame_hdr; 0: none usable */
 	uint32_t functions;
@@ -242,7 +249,8 @@ static const struct r_debug *loader_debug(void)
 	for (uint64_t i = 0; i < main_phnum; i++) {
 		if (main_phdr[i].type != PT_DYNAMIC)
 			continue;
-		for (const uint64_t *d = (const uint64_t *)(base + main_phdr[i].vaddr); d[0]; d += 2)
+		for (const uint64_t *d = (const uint64_t *)(base + main_phdr[i].vaddr); d[0];
+		     d += 2)
 			if (d[0] == DT_DEBUG)
 				return (const struct r_debug *)d[1];
 	}
@@ -250,8 +258,9 @@ static const struct r_debug *loader_debug(void)
 }
 
 /*
- * Goes through the link map: looks for one entry, or (base 0) learns all of them. Other threads may change the list
- * meanwhile; the loader says when it is in one piece, and each read may fault without harm. Returns true if found.
+ * Goes through the link map: looks for one entry, or (base 0) learns all of them. Other threads may
+ * change the list meanwhile; the loader says when it is in one piece, and each read may fault
+ * without harm. Returns true if found.
  */
 static bool walk_link_map(uint64_t base)
 {
@@ -280,7 +289,8 @@ static const struct object *known_object(uint64_t address)
 	return NULL;
 }
 
-/* The object of the program that the code belongs to, or NULL. What lay there earlier may have been unloaded. */
+/* The object of the program that the code belongs to, or NULL. What lay there earlier may have been
+ * unloaded. */
 static const struct object *object_of(uint64_t address)
 {
 	const struct object *o = known_object(address);
@@ -309,7 +319,7 @@ static void add_hole(struct page_plan *p, uint64_t at, uint64_t end)
 	if (at >= end || end - at < 5 || p->nr_holes == MAX_HOLES)
 		return;
 	p->holes[p->nr_holes++] =
-		(struct hole){.at = (uint16_t)(at - p->page), .length = (uint16_t)(end - at)};
+	    (struct hole){.at = (uint16_t)(at - p->page), .length = (uint16_t)(end - at)};
 }
 
 static void add_site(struct page_plan *p, uint64_t insn, uint64_t at, const struct sc_insn *decoded)
@@ -378,7 +388,8 @@ static const struct eh_entry *eh_table(const struct object *o)
 	return (const struct eh_entry *)(o->eh_hdr + 12);
 }
 
-/* The length of a function: pc_range of its FDE, which must be encoded as usual (pcrel sdata4). 0: it is not. */
+/* The length of a function: pc_range of its FDE, which must be encoded as usual (pcrel sdata4). 0:
+ * it is not. */
 static uint64_t function_length(const struct object *o, const struct eh_entry *e)
 {
 	const uint32_t *fde = (const uint32_t *)(o->eh_hdr + (uint64_t)(int64_t)e->fde);
@@ -409,7 +420,8 @@ static int64_t function_before(const struct object *o, uint64_t address)
 	return low - 1;
 }
 
-/* Is there a byte pair 0f 05, the syscall instruction, in the part of the function that lies in the page? */
+/* Is there a byte pair 0f 05, the syscall instruction, in the part of the function that lies in the
+ * page? */
 static bool has_syscall(const struct page_plan *p, uint64_t at, uint64_t end)
 {
 	const uint8_t *code;
@@ -423,8 +435,8 @@ static bool has_syscall(const struct page_plan *p, uint64_t at, uint64_t end)
 }
 
 /*
- * Walks over the functions that lie in the page, as .eh_frame states them: first those with system calls; a second time,
- * if holes are needed, over the others and over what lies between them.
+ * Walks over the functions that lie in the page, as .eh_frame states them: first those with system
+ * calls; a second time, if holes are needed, over the others and over what lies between them.
  */
 static void walk_page(const struct object *o, struct page_plan *p, bool others)
 {
@@ -459,7 +471,8 @@ static bool needs_holes(const struct page_plan *p)
 	return false;
 }
 
-/* The site that trapped, if no walk arrived at it: `mov $number,%eax` with the very number that it trapped with. */
+/* The site that trapped, if no walk arrived at it: `mov $number,%eax` with the very number that it
+ * trapped with. */
 static void add_proven(struct page_plan *p, uint64_t ret, uint64_t nr)
 {
 	const uint8_t *code = (const uint8_t *)(ret - 7);
@@ -475,11 +488,13 @@ static void add_proven(struct page_plan *p, uint64_t ret, uint64_t nr)
 
 /* ---- writing ---- */
 
-/* Maps an arena at `want`, if nothing is there. Its pages are writable until they are used, and never again after. */
+/* Maps an arena at `want`, if nothing is there. Its pages are writable until they are used, and
+ * never again after. */
 static bool arena_map(uint64_t want)
 {
-	long got = sc_raw6(__NR_mmap, want, ARENA_SIZE, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	long got =
+	    sc_raw6(__NR_mmap, want, ARENA_SIZE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 
 	if (got == (long)want) {
 		arenas[nr_arenas++] = (struct arena){.base = want};
@@ -552,7 +567,8 @@ static int64_t constant_number(const uint8_t *code, const struct sc_insn *insn)
 	return -1;
 }
 
-/* Appends the trampoline of a site to `out`, which will be executed at `at`. Returns its end, or NULL if it cannot be. */
+/* Appends the trampoline of a site to `out`, which will be executed at `at`. Returns its end, or
+ * NULL if it cannot be. */
 static uint8_t *put_trampoline(uint8_t *out, uint64_t at, uint64_t code_at,
 			       const struct sc_insn *insn, uint64_t slot)
 {
@@ -580,7 +596,8 @@ static uint8_t *put_trampoline(uint8_t *out, uint64_t at, uint64_t code_at,
 			(uint64_t)(nr >= 0 ? sc_entry_dispatch : sc_entry_any));
 }
 
-/* Does a branch lead into the five bytes? A hole is not reached from before, but might be after all. */
+/* Does a branch lead into the five bytes? A hole is not reached from before, but might be after
+ * all. */
 static bool is_target(const struct page_plan *p, uint16_t at)
 {
 	for (uint16_t i = at; i < at + 5; i++)
@@ -589,7 +606,8 @@ static bool is_target(const struct page_plan *p, uint16_t at)
 	return false;
 }
 
-/* Five bytes of padding that a two-byte jump at `from` reaches. Returns its offset in the page, or -1. */
+/* Five bytes of padding that a two-byte jump at `from` reaches. Returns its offset in the page, or
+ * -1. */
 static int take_hole(struct page_plan *p, uint16_t from)
 {
 	for (uint32_t i = 0; i < p->nr_holes; i++) {
@@ -625,7 +643,8 @@ static bool patch_site(struct page_plan *p, const struct site *s, uint8_t *copy,
 
 static bool movable(const struct sc_insn *insn)
 {
-	return insn->kind == SC_INSN_PLAIN || insn->kind == SC_INSN_RIP || insn->kind == SC_INSN_NOP;
+	return insn->kind == SC_INSN_PLAIN || insn->kind == SC_INSN_RIP ||
+	       insn->kind == SC_INSN_NOP;
 }
 
 /* Fills the copy of a page and its trampolines. Returns how many sites were changed. */
@@ -642,8 +661,7 @@ static uint32_t patch_page(struct page_plan *p, uint8_t *copy, uint8_t *tramp)
 		if (slot == (uint64_t)sc_slot_on_stack)
 			continue;
 		slot_seen[slot_index(slot)] = 1;
-		if (!movable(&s->decoded) ||
-		    (size_t)(out - tramp) > SC_PAGE - MAX_TRAMPOLINE)
+		if (!movable(&s->decoded) || (size_t)(out - tramp) > SC_PAGE - MAX_TRAMPOLINE)
 			continue;
 		end = put_trampoline(out, (uint64_t)out, p->page + s->insn, &s->decoded, slot);
 		if (!end || !patch_site(p, s, copy, (uint64_t)out))
@@ -654,15 +672,16 @@ static uint32_t patch_page(struct page_plan *p, uint8_t *copy, uint8_t *tramp)
 	return done;
 }
 
-/* Makes trampolines and copy executable and puts the copy in place. `pages`: first the trampolines, then the copy. */
+/* Makes trampolines and copy executable and puts the copy in place. `pages`: first the trampolines,
+ * then the copy. */
 static bool commit(uint64_t page, uint64_t pages)
 {
 	if (sc_raw3(__NR_mprotect, pages, 2 * SC_PAGE, PROT_READ | PROT_EXEC)) {
 		sc_no_rewriting = 1; /* a policy against it; all stays with Syscall User Dispatch */
 		return false;
 	}
-	return sc_raw_syscall(__NR_mremap, (long)(pages + SC_PAGE), SC_PAGE, SC_PAGE, MREMAP_MOVE_FIXED,
-			      (long)page, 0) == (long)page;
+	return sc_raw_syscall(__NR_mremap, (long)(pages + SC_PAGE), SC_PAGE, SC_PAGE,
+			      MREMAP_MOVE_FIXED, (long)page, 0) == (long)page;
 }
 
 static void rewrite_page(struct page_plan *p)
@@ -682,7 +701,8 @@ static void rewrite_page(struct page_plan *p)
 	__atomic_fetch_add(&sc_stats.sites_left, p->nr_sites - done, __ATOMIC_RELAXED);
 }
 
-/* Rewrites the site that trapped with this number, and its page's others. In a call; may be called by several threads. */
+/* Rewrites the site that trapped with this number, and its page's others. In a call; may be called
+ * by several threads. */
 void sc_rewrite(uint64_t ret, uint64_t nr)
 {
 	static struct page_plan plan; /* under the lock */

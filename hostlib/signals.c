@@ -2,18 +2,20 @@
 /*
  * signals.c - signals of a program whose calls are caught.
  *
- * Every handler of the program is replaced, in the kernel, by sc_signal_entry, with the program's own flags and mask, and
- * kept in a table from which queries are answered. The wrapper decides by where the thread was:
+ * Every handler of the program is replaced, in the kernel, by sc_signal_entry, with the program's
+ * own flags and mask, and kept in a table from which queries are answered. The wrapper decides by
+ * where the thread was:
  *
- *   in the program, or in a native call   the handler runs at once, entered by a jump with registers and stack as the
- *                                         kernel made them. An address within a slot is shown as the site's.
- *   in a dispatched call                  the signal is put away and stays blocked; at the call's end it is given back
- *                                         to the kernel, which then delivers it by all its rules (sc_deliver_c).
- *   on the last stretch of the way back   the call is completed on paper, then as in the first case.
+ *   in the program, or in a native call   the handler runs at once, entered by a jump with
+ * registers and stack as the kernel made them. An address within a slot is shown as the site's. in
+ * a dispatched call                  the signal is put away and stays blocked; at the call's end it
+ * is given back to the kernel, which then delivers it by all its rules (sc_deliver_c). on the last
+ * stretch of the way back   the call is completed on paper, then as in the first case.
  *
- * SIGSYS, SIGSEGV and SIGBUS are ours always: the first brings the calls, the others are how a bad pointer of the program
- * shows in our copies. The kernel kills a thread in which a forced signal is blocked, so these three are never blocked in
- * the kernel: what the program believes is its mask of them is kept in virt_mask, and uc_sigmask shows it to handlers.
+ * SIGSYS, SIGSEGV and SIGBUS are ours always: the first brings the calls, the others are how a bad
+ * pointer of the program shows in our copies. The kernel kills a thread in which a forced signal is
+ * blocked, so these three are never blocked in the kernel: what the program believes is its mask of
+ * them is kept in virt_mask, and uc_sigmask shows it to handlers.
  */
 #include "intercept-priv.h"
 
@@ -24,16 +26,17 @@
 #define SA_RESETHAND 0x80000000UL
 #define SA_SIGINFO   4UL
 /* What the kernel keeps of sa_flags; it clears the others, and programs probe for that. */
-#define SA_KNOWN (SA_RESTORER | SA_ONSTACK | SA_RESTART | SA_NODEFER | SA_RESETHAND | SA_SIGINFO | 0x803UL)
+#define SA_KNOWN \
+	(SA_RESTORER | SA_ONSTACK | SA_RESTART | SA_NODEFER | SA_RESETHAND | SA_SIGINFO | 0x803UL)
 
 #define SIG_DFL 0UL
 #define SIG_IGN 1UL
 
-#define SIGBUS	7
-#define SIGKILL 9
-#define SIGSEGV 11
-#define SIGSTOP 19
-#define SIGSYS	31
+#define SIGBUS	    7
+#define SIGKILL	    9
+#define SIGSEGV	    11
+#define SIGSTOP	    19
+#define SIGSYS	    31
 #define SIGRT_FIRST 32 /* the kernel's, not libc's */
 
 #define SIG_BLOCK   0
@@ -70,14 +73,16 @@ static void requeue(struct sc_thread_priv *t, const struct sc_siginfo *info)
 {
 	long pid = sc_raw0(__NR_getpid);
 
-	/* To ourselves the kernel allows any si_code. It may refuse if too many realtime signals are queued. */
+	/* To ourselves the kernel allows any si_code. It may refuse if too many realtime signals
+	 * are queued. */
 	if (sc_raw4(__NR_rt_tgsigqueueinfo, pid, t->pub.tid, info->signo, info))
 		sc_raw3(__NR_tgkill, pid, t->pub.tid, info->signo);
 }
 
 /*
- * Realtime signals of one number are delivered in the order in which they were sent. Those that the kernel holds, because
- * we had blocked their number, are younger than what was put away: they have to come after it.
+ * Realtime signals of one number are delivered in the order in which they were sent. Those that the
+ * kernel holds, because we had blocked their number, are younger than what was put away: they have
+ * to come after it.
  */
 static void collect_younger(struct sc_thread_priv *t)
 {
@@ -91,7 +96,8 @@ static void collect_younger(struct sc_thread_priv *t)
 	}
 }
 
-/* Gives all that was put away back to the kernel; all signals are blocked. Returns the set we had blocked for it. */
+/* Gives all that was put away back to the kernel; all signals are blocked. Returns the set we had
+ * blocked for it. */
 static uint64_t requeue_deferred(struct sc_thread_priv *t)
 {
 	uint64_t set = t->deferred_set;
@@ -202,7 +208,8 @@ static uint64_t slot_ret(uint64_t at)
 	return sc_slot_ret[(at - (uint64_t)sc_slots) >> SC_SLOT_SHIFT];
 }
 
-/* What the program's handler, an unwinder, or a cancellation point's check should see instead of our addresses. */
+/* What the program's handler, an unwinder, or a cancellation point's check should see instead of
+ * our addresses. */
 static void show_site(struct sc_ucontext *uc, struct sc_siginfo *info)
 {
 	uint64_t was = uc->rip;
@@ -222,7 +229,8 @@ static void show_site(struct sc_ucontext *uc, struct sc_siginfo *info)
 		info->address = uc->rip; /* programs check that these two agree */
 }
 
-/* The kernel does by default what the signal does by default. A synchronous fault simply happens again. */
+/* The kernel does by default what the signal does by default. A synchronous fault simply happens
+ * again. */
 static void *take_default(struct sc_thread_priv *t, int sig, const struct sc_siginfo *info,
 			  struct sc_ucontext *uc, bool again)
 {
@@ -314,7 +322,8 @@ static void trap(struct sc_thread_priv *t, const struct sc_siginfo *info, struct
 
 	__atomic_fetch_add(&sc_stats.traps, 1, __ATOMIC_RELAXED);
 	if (t->pub.in_call)
-		sc_die("libhostsc: a system call from outside of the library during a call (a bug)\n");
+		sc_die(
+		    "libhostsc: a system call from outside of the library during a call (a bug)\n");
 	if (arch != AUDIT_ARCH_X86_64) {
 		push_return(uc); /* int $0x80: the 32-bit table is not ours; it runs locally */
 		uc->rip = (uint64_t)sc_int80_on_stack;
@@ -360,7 +369,8 @@ void *sc_signal_c(int sig, struct sc_siginfo *info, struct sc_ucontext *uc)
 	return run_handler(t, sig, info, uc);
 }
 
-/* Before a signal's frame is given to rt_sigreturn: the kernel must not see the program's mask of our signals. */
+/* Before a signal's frame is given to rt_sigreturn: the kernel must not see the program's mask of
+ * our signals. */
 void sc_fix_sigreturn(struct sc_ucontext *uc)
 {
 	struct sc_thread_priv *t = sc_priv();
@@ -386,7 +396,8 @@ void sc_fix_sigreturn(struct sc_ucontext *uc)
 static long install(int sig, const struct sc_ksigaction *want)
 {
 	struct sc_ksigaction act = {.handler = (uint64_t)sc_signal_entry,
-				    .flags = (want->flags & ~SA_RESETHAND) | SA_RESTORER | SA_SIGINFO,
+				    .flags =
+					(want->flags & ~SA_RESETHAND) | SA_RESTORER | SA_SIGINFO,
 				    .restorer = (uint64_t)sc_restorer,
 				    .mask = want->mask & ~(uint64_t)SC_VIRT_SIGNALS};
 
@@ -499,7 +510,8 @@ long sc_rt_sigprocmask(struct sc_thread_priv *t)
 	if (user_set && (how < SIG_BLOCK || how > SIG_SETMASK))
 		return -EINVAL;
 	if (plain && (how == SIG_UNBLOCK || !(set & SC_VIRT_SIGNALS))) {
-		/* Natively, so that signals which this lets through are delivered by the kernel right there. */
+		/* Natively, so that signals which this lets through are delivered by the kernel
+		 * right there. */
 		if (how == SIG_UNBLOCK)
 			t->virt_mask &= ~set;
 		if (how == SIG_SETMASK)
@@ -531,7 +543,8 @@ long sc_rt_sigpending(struct sc_thread_priv *t)
 	return r;
 }
 
-/* We are not on the program's stack: whether the alternate one is in use is to be decided by the program's %rsp. */
+/* We are not on the program's stack: whether the alternate one is in use is to be decided by the
+ * program's %rsp. */
 long sc_sigaltstack(struct sc_thread_priv *t)
 {
 	const void *user_new = (const void *)t->frame.rdi;
@@ -560,7 +573,8 @@ long sc_sigaltstack(struct sc_thread_priv *t)
 	return r;
 }
 
-/* From entry.S: the program is on its alternate stack; all signals are blocked, t->mask is what was. */
+/* From entry.S: the program is on its alternate stack; all signals are blocked, t->mask is what
+ * was. */
 void sc_alt_enter_c(struct sc_thread_priv *t)
 {
 	struct sc_stack off = {.flags = SS_DISABLE};
@@ -631,7 +645,8 @@ void sc_signals_reinstall(struct sc_thread_priv *t)
 	}
 }
 
-/* A new image inherits what is ignored and what is blocked: let it be what the program asked for. */
+/* A new image inherits what is ignored and what is blocked: let it be what the program asked for.
+ */
 void sc_signals_before_exec(struct sc_thread_priv *t)
 {
 	struct sc_ksigaction ignore = {.handler = SIG_IGN};

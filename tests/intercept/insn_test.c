@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * insn_test.c - the length decoder against Zydis, over all code of the objects named on the command line: same lengths, same
- * branch targets, and whatever Zydis calls relative to %rip or a branch must not be called movable.
+ * insn_test.c - the length decoder against Zydis, over all code of the objects named on the command
+ * line: same lengths, same branch targets, and whatever Zydis calls relative to %rip or a branch
+ * must not be called movable.
  */
 #include <Zydis/Zydis.h>
 #include <elf.h>
@@ -55,7 +56,8 @@ static void compare(const uint8_t *code, size_t room, const ZydisDecodedInstruct
 		complain("length", code, z);
 		return;
 	}
-	if (is_branch(z) && (mine.kind == SC_INSN_PLAIN || mine.kind == SC_INSN_RIP || mine.kind == SC_INSN_NOP))
+	if (is_branch(z) &&
+	    (mine.kind == SC_INSN_PLAIN || mine.kind == SC_INSN_RIP || mine.kind == SC_INSN_NOP))
 		complain("a branch called movable", code, z);
 	if (z->mnemonic == ZYDIS_MNEMONIC_SYSCALL && mine.kind != SC_INSN_SYSCALL)
 		complain("syscall not seen", code, z);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * matrix.c - what programs do with signals, threads and processes, one case per function. Each prints what it saw; nothing
- * that differs from run to run. run.py runs every case natively and intercepted and compares output and exit status.
+ * matrix.c - what programs do with signals, threads and processes, one case per function. Each
+ * prints what it saw; nothing that differs from run to run. run.py runs every case natively and
+ * intercepted and compares output and exit status.
  *
  *   matrix              names of all cases
  *   matrix CASE         runs one
@@ -46,8 +47,8 @@ extern char **environ;
 static const char *self_path;
 static volatile sig_atomic_t hits;
 static sigjmp_buf jump;
+static char alternate[65536];
 static volatile int *volatile nowhere = (volatile int *)8; /* opaque to the compiler */
-
 
 static void count(int sig)
 {
@@ -105,7 +106,8 @@ static void in_child(const char *what, void (*f)(void))
 	show_status(what, status);
 }
 
-/* Code that no analysis has seen: a system call in a page made at run time. mov %edi,%eax; syscall; ret */
+/* Code that no analysis has seen: a system call in a page made at run time. mov %edi,%eax; syscall;
+ * ret */
 static long generated_call(long nr)
 {
 	static const uint8_t code[] = {0x89, 0xf8, 0x0f, 0x05, 0xc3};
@@ -125,7 +127,10 @@ static long asm_call(long nr, long a, long b, long c)
 {
 	long r;
 
-	__asm__ volatile("syscall" : "=a"(r) : "a"(nr), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+	__asm__ volatile("syscall"
+			 : "=a"(r)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c)
+			 : "rcx", "r11", "memory");
 	return r;
 }
 
@@ -172,7 +177,8 @@ static void case_eintr(void)
 	delayed_signal_and_byte(-1, SIGUSR1);
 	printf("read %zd %s\n", read(p[0], &c, 1), strerror(errno));
 	delayed_signal_and_byte(-1, SIGUSR1);
-	printf("nanosleep %d %s left %d\n", nanosleep(&ts, &left), strerror(errno), left.tv_sec == 4);
+	printf("nanosleep %d %s left %d\n", nanosleep(&ts, &left), strerror(errno),
+	       left.tv_sec == 4);
 	pfd = (struct pollfd){.fd = p[0], .events = POLLIN};
 	delayed_signal_and_byte(-1, SIGUSR1);
 	printf("poll %d %s\n", poll(&pfd, 1, 5000), strerror(errno));
@@ -285,7 +291,8 @@ static void case_masks(void)
 		sa.sa_mask = round == 0 ? all : round == 1 ? some : (sigset_t){0};
 		sigaction(SIGUSR1, &sa, NULL);
 		sigaction(SIGUSR1, NULL, &old);
-		printf("query %d flags %x\n", old.sa_sigaction == masks_in_handler, old.sa_flags & ~0x04000000);
+		printf("query %d flags %x\n", old.sa_sigaction == masks_in_handler,
+		       old.sa_flags & ~0x04000000);
 		raise(SIGUSR1);
 		show_mask("after");
 		sigprocmask(SIG_SETMASK, &all, NULL);
@@ -367,7 +374,12 @@ static void case_wait_masks(void)
 
 static void case_sigaction(void)
 {
-	struct { void *handler; unsigned long flags; void *restorer; uint64_t mask; } k = {0}, q;
+	struct {
+		void *handler;
+		unsigned long flags;
+		void *restorer;
+		uint64_t mask;
+	} k = {0}, q;
 	int handlers = 0;
 
 	for (int sig = 1; sig <= 64; sig++) {
@@ -396,7 +408,8 @@ static void case_sigaction(void)
 	syscall(SYS_rt_sigaction, SIGSEGV, NULL, &q, 8);
 	printf("is %p\n", q.handler);
 	printf("%ld %ld %ld\n", syscall(SYS_rt_sigaction, 10, 8, NULL, 8),
-	       syscall(SYS_rt_sigaction, 10, NULL, 8, 8), syscall(SYS_rt_sigaction, 10, &k, NULL, 4));
+	       syscall(SYS_rt_sigaction, 10, NULL, 8, 8),
+	       syscall(SYS_rt_sigaction, 10, &k, NULL, 4));
 }
 
 static void case_resethand(void)
@@ -406,7 +419,8 @@ static void case_resethand(void)
 	on(SIGUSR1, count, SA_RESETHAND);
 	raise(SIGUSR1);
 	sigaction(SIGUSR1, NULL, &q);
-	printf("hits %d default %d flags %x\n", hits, q.sa_handler == SIG_DFL, q.sa_flags & ~0x04000000);
+	printf("hits %d default %d flags %x\n", hits, q.sa_handler == SIG_DFL,
+	       q.sa_flags & ~0x04000000);
 	on(SIGSEGV, count, SA_RESETHAND);
 	raise(SIGSEGV);
 	sigaction(SIGSEGV, NULL, &q);
@@ -415,7 +429,6 @@ static void case_resethand(void)
 
 /* ---- alternate stacks ---- */
 
-static char alternate[65536];
 static volatile int off_stack;
 
 static void where(int sig)
@@ -478,7 +491,8 @@ static void case_altstack(void)
 
 static void case_autodisarm(void)
 {
-	stack_t ss = {.ss_sp = alternate, .ss_size = sizeof(alternate), .ss_flags = (int)(1U << 31)};
+	stack_t ss = {
+	    .ss_sp = alternate, .ss_size = sizeof(alternate), .ss_flags = (int)(1U << 31)};
 	stack_t old;
 
 	assert(!sigaltstack(&ss, NULL));
@@ -641,7 +655,8 @@ static void case_segv_pending(void)
 	raise(SIGSYS);
 	raise(SIGSYS);
 	sigpending(&pending);
-	printf("hits %d pending %d %d\n", hits, sigismember(&pending, SIGSEGV), sigismember(&pending, SIGSYS));
+	printf("hits %d pending %d %d\n", hits, sigismember(&pending, SIGSEGV),
+	       sigismember(&pending, SIGSYS));
 	sigprocmask(SIG_UNBLOCK, &set, NULL);
 	sigpending(&pending);
 	printf("hits %d pending %d\n", hits, sigismember(&pending, SIGSEGV));
@@ -660,60 +675,120 @@ static void case_efault(void)
 
 /* ---- registers ---- */
 
-static void case_registers(void)
+/* Sets all registers, makes a call, looks at them again. Returns how much is wrong. */
+static int registers(int rounds)
 {
 	static struct {
 		uint64_t in[16], out[16], flags_in, flags_out;
 		uint8_t xmm_in[16][16], xmm_out[16][16];
 	} s;
+	register void *base __asm__("r15") = &s;
 	int bad = 0;
 
 	for (int i = 0; i < 16; i++)
 		for (int j = 0; j < 16; j++)
 			s.xmm_in[i][j] = (uint8_t)(i * 16 + j);
-	for (int round = 0; round < 64; round++) {
+	for (int round = 0; round < rounds; round++) {
 		s.flags_in = 0x202 | (round & 1) | (round & 2 ? 0x40 : 0) | (round & 4 ? 0x80 : 0) |
-			     (round & 8 ? 0x800 : 0) | (round & 16 ? 0x10 : 0) | (round & 32 ? 0x400 : 0);
+			     (round & 8 ? 0x800 : 0) | (round & 16 ? 0x10 : 0) |
+			     (round & 32 ? 0x400 : 0);
 		__asm__ volatile(
-			"push %%rbp\n push %%rbx\n"
-			"lea -256(%%rsp),%%rsp\n" /* no red zone of the compiler's to fear */
-			"movq $0x5aa5,-8(%%rsp)\n movq $0x6bb6,-128(%%rsp)\n"
-			".set i,0\n .irp x,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
-			"movdqu 272+i*16(%%r15),%%xmm\\x\n .set i,i+1\n .endr\n"
-			"mov $1,%%rdi\n mov $2,%%rsi\n mov $3,%%rdx\n mov $4,%%r10\n mov $5,%%r8\n"
-			"mov $6,%%r9\n mov $7,%%rbx\n mov $8,%%rbp\n mov $9,%%r12\n mov $10,%%r13\n"
-			"mov $11,%%r14\n"
-			"pushq 256(%%r15)\n popfq\n"
-			"mov $110,%%eax\n syscall\n"
-			"pushfq\n popq 264(%%r15)\n cld\n"
-			"mov %%rdi,128(%%r15)\n mov %%rsi,136(%%r15)\n mov %%rdx,144(%%r15)\n"
-			"mov %%r10,152(%%r15)\n mov %%r8,160(%%r15)\n mov %%r9,168(%%r15)\n"
-			"mov %%rbx,176(%%r15)\n mov %%rbp,184(%%r15)\n mov %%r12,192(%%r15)\n"
-			"mov %%r13,200(%%r15)\n mov %%r14,208(%%r15)\n"
-			"mov -128(%%rsp),%%rax\n mov %%rax,216(%%r15)\n" /* -8 held the flags */
-			".set i,0\n .irp x,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
-			"movdqu %%xmm\\x,528+i*16(%%r15)\n .set i,i+1\n .endr\n"
-			"lea 256(%%rsp),%%rsp\n pop %%rbx\n pop %%rbp\n"
-			:
-			: "r"((__extension__({ register void *p __asm__("r15") = &s; p; })))
-			: "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
-			  "r14", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5",
-			  "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13",
-			  "xmm14", "xmm15");
+		    "push %%rbp\n push %%rbx\n"
+		    "lea -256(%%rsp),%%rsp\n" /* no red zone of the compiler's to fear */
+		    "movq $0x5aa5,-8(%%rsp)\n movq $0x6bb6,-128(%%rsp)\n"
+		    ".set i,0\n .irp x,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
+		    "movdqu 272+i*16(%%r15),%%xmm\\x\n .set i,i+1\n .endr\n"
+		    "mov $1,%%rdi\n mov $2,%%rsi\n mov $3,%%rdx\n mov $4,%%r10\n mov $5,%%r8\n"
+		    "mov $6,%%r9\n mov $7,%%rbx\n mov $8,%%rbp\n mov $9,%%r12\n mov $10,%%r13\n"
+		    "mov $11,%%r14\n"
+		    "pushq 256(%%r15)\n popfq\n"
+		    "mov $110,%%eax\n syscall\n"
+		    "pushfq\n popq 264(%%r15)\n cld\n"
+		    "mov %%rdi,128(%%r15)\n mov %%rsi,136(%%r15)\n mov %%rdx,144(%%r15)\n"
+		    "mov %%r10,152(%%r15)\n mov %%r8,160(%%r15)\n mov %%r9,168(%%r15)\n"
+		    "mov %%rbx,176(%%r15)\n mov %%rbp,184(%%r15)\n mov %%r12,192(%%r15)\n"
+		    "mov %%r13,200(%%r15)\n mov %%r14,208(%%r15)\n"
+		    "mov -128(%%rsp),%%rax\n mov %%rax,216(%%r15)\n" /* -8 held the flags */
+		    ".set i,0\n .irp x,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n"
+		    "movdqu %%xmm\\x,528+i*16(%%r15)\n .set i,i+1\n .endr\n"
+		    "lea 256(%%rsp),%%rsp\n pop %%rbx\n pop %%rbp\n"
+		    :
+		    : "r"(base)
+		    : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+		      "r14", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",
+		      "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 		for (uint64_t i = 0; i < 11; i++)
 			bad += s.out[i] != i + 1;
 		bad += s.out[11] != 0x6bb6;
 		bad += s.flags_out != s.flags_in ? 100 : 0;
 		bad += memcmp(s.xmm_in, s.xmm_out, sizeof(s.xmm_in)) ? 10000 : 0;
 	}
-	printf("bad %d\n", bad);
+	return bad;
+}
+
+static void spoil(int sig)
+{
+	hits++;
+	asm_call(SYS_getppid, 0, 0, 0);
+	getppid();
+	__asm__ volatile("pxor %%xmm0,%%xmm0\n pxor %%xmm15,%%xmm15\n" : : : "xmm0", "xmm15");
+}
+
+static void case_registers(void)
+{
+	int bad = registers(64);
+
+	on(SIGALRM, spoil, SA_RESTART);
+	tick(70);
+	for (int i = 0; i < 1000 && hits < 3000; i++)
+		bad += registers(64);
+	tick(0);
+	printf("bad %d hits %d\n", bad, hits > 10);
+}
+
+static long on_small_stack(void *top, long nr)
+{
+	long r;
+
+	__asm__ volatile("mov %%rsp,%%rbx\n mov %[top],%%rsp\n syscall\n mov %%rbx,%%rsp\n"
+			 : "=a"(r)
+			 : "a"(nr), "D"(-1), "S"(0), "d"(0), [top] "r"(top)
+			 : "rbx", "rcx", "r11", "memory");
+	return r;
+}
+
+/* A stack with no room for a signal's frame: all there is goes to the alternate one. Below it lies
+ * what must stay. */
+static void case_small_stack(void)
+{
+	static uint64_t stack[1024];
+	stack_t ss = {.ss_sp = alternate, .ss_size = sizeof(alternate)};
+	int spoilt = 0;
+
+	for (int i = 0; i < 1024; i++)
+		stack[i] = 0x5a5a;
+	sigaltstack(&ss, NULL);
+	on(SIGALRM, spoil, SA_RESTART | SA_ONSTACK);
+	tick(100);
+	for (int i = 0; i < 20000; i++) {
+		if (on_small_stack(&stack[1023], SYS_getppid) != getppid())
+			spoilt += 10000;
+		if (on_small_stack(&stack[1023], SYS_fsync) != -EBADF)
+			spoilt += 10000;
+	}
+	tick(0);
+	for (int i = 0; i < 1024; i++)
+		spoilt += stack[i] != 0x5a5a;
+	printf("spoilt %d\n", spoilt);
 }
 
 static void case_numbers(void)
 {
-	printf("%ld %ld %ld\n", asm_call(-1, 0, 0, 0), asm_call(9999, 0, 0, 0), asm_call(100000, 0, 0, 0));
+	printf("%ld %ld %ld\n", asm_call(-1, 0, 0, 0), asm_call(9999, 0, 0, 0),
+	       asm_call(100000, 0, 0, 0));
 	printf("%d\n", asm_call(0x40000000 + 39, 0, 0, 0) > 0);
-	printf("high half %d\n", asm_call((long)(0xffff00000000UL | SYS_getpid), 0, 0, 0) == getpid());
+	printf("high half %d\n",
+	       asm_call((long)(0xffff00000000UL | SYS_getpid), 0, 0, 0) == getpid());
 	printf("%ld %s\n", syscall(-1), strerror(errno));
 	printf("generated %d\n", generated_call(SYS_getppid) == getppid());
 }
@@ -722,7 +797,10 @@ static void case_int80(void)
 {
 	long r;
 
-	__asm__ volatile("int $0x80" : "=a"(r) : "a"(20L) : "memory"); /* getpid of the 32-bit table */
+	__asm__ volatile("int $0x80"
+			 : "=a"(r)
+			 : "a"(20L)
+			 : "memory"); /* getpid of the 32-bit table */
 	printf("%d\n", r == getpid());
 }
 
@@ -765,7 +843,8 @@ static void case_storm(void)
 			on(SIGALRM, storm_handler, i & 1 ? SA_RESTART : SA_RESTART | SA_NODEFER);
 		}
 		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec < end.tv_sec || (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec));
+	} while (now.tv_sec < end.tv_sec ||
+		 (now.tv_sec == end.tv_sec && now.tv_nsec < end.tv_nsec));
 	tick(0);
 	printf("bad %ld hits %d\n", bad, hits > 100);
 }
@@ -937,6 +1016,11 @@ static void case_many_threads(void)
 	printf("grown %d\n", after > before + 800);
 }
 
+static void destroyed(const char **what)
+{
+	printf("destroyed %s\n", *what);
+}
+
 static void cleanup(void *arg)
 {
 	printf("cleanup %s\n", (char *)arg);
@@ -946,35 +1030,43 @@ static int cancel_pipe[2];
 
 static void *cancel_me(void *arg)
 {
+	const char *what __attribute__((cleanup(destroyed))) =
+	    arg; /* by the unwinder, through our frames */
 	char c;
 
 	pthread_cleanup_push(cleanup, arg);
-	if (!strcmp(arg, "async")) {
-		pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
-		for (;;)
-			getppid();
-	}
-	if (!strcmp(arg, "sleep"))
-		for (;;)
+	for (;;) {
+		if (!strcmp(arg, "sleep"))
 			sleep(1);
-	if (!strcmp(arg, "cond"))
-		for (;;)
+		else if (!strcmp(arg, "pause"))
 			pause();
-	for (;;)
-		(void)!read(cancel_pipe[0], &c, 1);
+		else
+			(void)!read(cancel_pipe[0], &c, 1);
+	}
 	pthread_cleanup_pop(0);
+	return NULL;
+}
+
+/* Where it is cancelled is a matter of chance, so it has nothing to clean up. */
+static void *cancel_any_time(void *arg)
+{
+	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
+	for (;;)
+		getppid();
+	return NULL;
 }
 
 static void case_cancel(void)
 {
-	static const char *const how[] = {"read", "sleep", "cond", "async"};
+	static const char *const how[] = {"read", "sleep", "pause", "async"};
 
 	assert(!pipe(cancel_pipe));
 	for (int i = 0; i < 4 * 8; i++) {
 		pthread_t t;
 		void *r;
 
-		pthread_create(&t, NULL, cancel_me, (void *)how[i % 4]);
+		pthread_create(&t, NULL, i % 4 == 3 ? cancel_any_time : cancel_me,
+			       (void *)how[i % 4]);
 		usleep(i < 16 ? 3000 : 0);
 		pthread_cancel(t);
 		pthread_join(t, &r);
@@ -1170,7 +1262,8 @@ static void *fork_thread(void *arg)
 			pthread_join(t, NULL);
 			_exit(7);
 		}
-		bad += waitpid(p, &status, 0) != p || !WIFEXITED(status) || WEXITSTATUS(status) != 7;
+		bad +=
+		    waitpid(p, &status, 0) != p || !WIFEXITED(status) || WEXITSTATUS(status) != 7;
 	}
 	return (void *)(long)bad;
 }
@@ -1241,7 +1334,8 @@ static void case_spawn(void)
 			posix_spawnattr_setsigmask(&a, &set);
 			if (i == 2)
 				posix_spawnattr_setsigdefault(&a, &set);
-			posix_spawnattr_setflags(&a, i == 2 ? POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
+			posix_spawnattr_setflags(&a, i == 2 ? POSIX_SPAWN_SETSIGMASK |
+								  POSIX_SPAWN_SETSIGDEF
 							    : POSIX_SPAWN_SETSIGMASK);
 		}
 		fflush(stdout);
@@ -1415,10 +1509,10 @@ static void sys_handler(int sig, siginfo_t *info, void *context)
 static void case_seccomp(void)
 {
 	struct sock_filter f[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 1),
+	    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+	    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog prog = {.len = 4, .filter = f};
 
@@ -1466,7 +1560,8 @@ static void timer_thread(union sigval v)
 
 static void case_timers(void)
 {
-	struct sigevent ev = {.sigev_notify = SIGEV_THREAD, .sigev_notify_function = timer_thread,
+	struct sigevent ev = {.sigev_notify = SIGEV_THREAD,
+			      .sigev_notify_function = timer_thread,
 			      .sigev_value.sival_int = 1};
 	struct itimerspec its = {{0, 3000000}, {0, 3000000}};
 	timer_t t;
@@ -1489,10 +1584,12 @@ static void case_timers(void)
 
 static void case_env(void)
 {
-	printf("%d %ld %d\n", prctl(59, 0, 0, 0, 0), syscall(SYS_arch_prctl, 0x9999, 0), isatty(99));
+	printf("%d %ld %d\n", prctl(59, 0, 0, 0, 0), syscall(SYS_arch_prctl, 0x9999, 0),
+	       isatty(99));
 }
 
-/* Only intercepted: calls of testserve.c. Prints what is expected natively, too, where there is no such call. */
+/* Only intercepted: calls of testserve.c. Prints what is expected natively, too, where there is no
+ * such call. */
 static void case_served(void)
 {
 	char a[16] = "fifteen letters", b[16] = "";
@@ -1571,7 +1668,7 @@ static void case_served_state(void)
 		pthread_join(t, NULL);
 	}
 	usleep(20000);
-	assert(asm_call(404, 0, 0, 0) == 0);  /* vfork children's state given back */
+	assert(asm_call(404, 0, 0, 0) == 0); /* vfork children's state given back */
 	assert(asm_call(406, 0, 0, 0) == 1);
 	assert((asm_call(403, 0, 0, 0) & 0xff) > (forks & 0xff));
 	printf("served\n");
@@ -1599,20 +1696,60 @@ static int state(void)
 	return 13;
 }
 
-#define CASE(name) {#name, case_##name}
+#define CASE(name)                 \
+	{                          \
+#name, case_##name \
+	}
 static const struct {
 	const char *name;
 	void (*run)(void);
 } cases[] = {
-	CASE(restart), CASE(eintr), CASE(longjmp), CASE(stop_cont), CASE(masks), CASE(uc_mask),
-	CASE(wait_masks), CASE(sigaction), CASE(resethand), CASE(altstack), CASE(autodisarm),
-	CASE(segv_handler), CASE(segv_default), CASE(segv_pending), CASE(efault), CASE(registers),
-	CASE(numbers), CASE(int80), CASE(storm), CASE(storm_longjmp), CASE(rt_queue), CASE(sigwait),
-	CASE(threads), CASE(many_threads), CASE(cancel), CASE(thread_storm), CASE(fresh_sites),
-	CASE(main_exits), CASE(setxid), CASE(exec_from_thread), CASE(fork_threads), CASE(vfork),
-	CASE(spawn), CASE(exec_state), CASE(clone), CASE(clone3), CASE(fork_in_handler),
-	CASE(fork_storm), CASE(exec_storm), CASE(seccomp), CASE(swapcontext), CASE(timers), CASE(env),
-	CASE(served), CASE(served_state),
+    CASE(restart),
+    CASE(eintr),
+    CASE(longjmp),
+    CASE(stop_cont),
+    CASE(masks),
+    CASE(uc_mask),
+    CASE(wait_masks),
+    CASE(sigaction),
+    CASE(resethand),
+    CASE(altstack),
+    CASE(autodisarm),
+    CASE(segv_handler),
+    CASE(segv_default),
+    CASE(segv_pending),
+    CASE(efault),
+    CASE(small_stack),
+    CASE(registers),
+    CASE(numbers),
+    CASE(int80),
+    CASE(storm),
+    CASE(storm_longjmp),
+    CASE(rt_queue),
+    CASE(sigwait),
+    CASE(threads),
+    CASE(many_threads),
+    CASE(cancel),
+    CASE(thread_storm),
+    CASE(fresh_sites),
+    CASE(main_exits),
+    CASE(setxid),
+    CASE(exec_from_thread),
+    CASE(fork_threads),
+    CASE(vfork),
+    CASE(spawn),
+    CASE(exec_state),
+    CASE(clone),
+    CASE(clone3),
+    CASE(fork_in_handler),
+    CASE(fork_storm),
+    CASE(exec_storm),
+    CASE(seccomp),
+    CASE(swapcontext),
+    CASE(timers),
+    CASE(env),
+    CASE(served),
+    CASE(served_state),
 };
 
 int main(int argc, char **argv)

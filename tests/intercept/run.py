@@ -36,6 +36,9 @@ def main():
     for case in cases:
         command = [os.path.abspath(args.matrix), case]
         native = run(command, None, args.t)
+        if native[0] is None or native[0] < 0:
+            failed += 1
+            print('FAIL %s natively: %r' % (case, native))
         for mode in args.m.split(','):
             env = dict(os.environ, LD_PRELOAD=os.path.abspath(args.library), SCI_MODE=mode)
             for _ in range(args.n):

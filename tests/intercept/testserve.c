@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * testserve.c - a serving layer for tests of interception alone: linked with the interception layer into a library that is
- * preloaded into real programs. It serves nothing, but takes calls through every path there is. Environment:
+ * testserve.c - a serving layer for tests of interception alone: linked with the interception layer
+ * into a library that is preloaded into real programs. It serves nothing, but takes calls through
+ * every path there is. Environment:
  *
- *   SCI_MODE=pass      no call is dispatched but those that the interception layer looks at itself (default)
- *   SCI_MODE=all       each call is dispatched, found to be local, and run natively
- *   SCI_MODE=changed   the same, with changed arguments (to the same values) and a function to be called afterwards
- *   SCI_STATS=FILE     counters are appended there at each process's end
+ *   SCI_MODE=pass      no call is dispatched but those that the interception layer looks at itself
+ * (default) SCI_MODE=all       each call is dispatched, found to be local, and run natively
+ *   SCI_MODE=changed   the same, with changed arguments (to the same values) and a function to be
+ * called afterwards SCI_STATS=FILE     counters are appended there at each process's end
  *
  * Calls of its own, for test programs, in every mode:
- *   400 sleeps until a signal waits, then EINTR          403 returns how often fork hooks ran: before | parent << 8 ...
- *   401 the same, restarted by SA_RESTART                404 returns the number of blocks of vfork children alive
- *   402 copies 16 bytes from a0 to a1 (EFAULT)           405 strnlen(a0, a1)
- *   406 returns threads alive
+ *   400 sleeps until a signal waits, then EINTR          403 returns how often fork hooks ran:
+ * before | parent << 8 ... 401 the same, restarted by SA_RESTART                404 returns the
+ * number of blocks of vfork children alive 402 copies 16 bytes from a0 to a1 (EFAULT)           405
+ * strnlen(a0, a1) 406 returns threads alive
  */
 #include "../../hostlib/intercept-priv.h"
 
@@ -69,7 +70,8 @@ static long after(struct sc_thread *t, long result)
 static long sleep_for_signal(struct sc_thread *t)
 {
 	uint32_t word = 0;
-	long r = sc_raw_syscall_interruptible(__NR_futex, (long)&word, 128 /* WAIT_PRIVATE */, 0, 0, 0, 0);
+	long r = sc_raw_syscall_interruptible(__NR_futex, (long)&word, 128 /* WAIT_PRIVATE */, 0, 0,
+					      0, 0);
 
 	if (r == -EINTR && !sc_signal_waits(t))
 		sc_die("testserve: interrupted, but no signal waits\n");
@@ -110,7 +112,8 @@ long sc_dispatch(struct sc_thread *t, long nr, long a0, long a1, long a2, long a
 	case 402:
 		return copy((const void *)a0, (void *)a1);
 	case 403:
-		return t->proc->forks_before | t->proc->forks_parent << 8 | t->proc->forks_child << 16;
+		return t->proc->forks_before | t->proc->forks_parent << 8 |
+		       t->proc->forks_child << 16;
 	case 404:
 		return count_vfork_procs();
 	case 405:

@@ -294,11 +294,14 @@ def elf_interpreter(data):
 
 
 def add_program(archive, path, where):
-    """Adds an executable and, if it is dynamic, its interpreter and libraries. Returns manifest entries."""
+    """Adds a program and, if it is dynamic, its interpreter and libraries. Returns manifest entries.
+
+    A script is added as it is; what it needs is the image builder's business.
+    """
     data = read(path)
     archive.file(where, data, 0o755)
     manifest = [{"path": f"/{where}", "bytes": len(data), "sha256": sha256(data)}]
-    if not elf_interpreter(data):
+    if data.startswith(b"#!") or not elf_interpreter(data):
         return manifest
     out = subprocess.run(["ldd", path], capture_output=True, text=True, check=False)
     if out.returncode:

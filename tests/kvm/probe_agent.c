@@ -3,8 +3,8 @@
  * probe_agent - stands in for the agent in tests of the guest driver (test_driver.py).
  *
  * Started by sc-init as /sbin/sc-agent. Checks everything that virtio_sc.h promises of /dev/sc,
- * with a host side that does as it is told by one-line messages ("ring 1 3": ring the bell of slot
- * 1 three times) and answers with a message. Prints one line for each check: "ok WHAT" or "not ok
+ * with a host side that does as it is told by one-line messages ("ring 1": ring the bell of slot
+ * 1) and answers with a message. Prints one line for each check: "ok WHAT" or "not ok
  * WHAT: WHY", then "done". Host and guest agree on PATTERN bytes in slot 1.
  */
 #define _GNU_SOURCE
@@ -34,7 +34,7 @@
 #define DEVICE	"/dev/sc"
 #define DRIVER	"/sys/bus/virtio/drivers/virtio_sc"
 #define CHANNEL (4u << 20) /* bytes mapped in slot 1 by the host */
-#define WAIT_MS 5000
+#define WAIT_MS 30000
 
 static int dev;
 static struct sc_dev_info info;
@@ -157,6 +157,7 @@ static void check_doorbells(void)
 	int one = eventfd(0, EFD_NONBLOCK), two = eventfd(0, EFD_NONBLOCK);
 	unsigned int last = info.num_channels;
 	uint64_t value;
+	bool good = true;
 	char buf[64];
 
 	check(bind_bell(0, one) < 0 && errno == EINVAL, "bell of slot 0");
@@ -164,18 +165,19 @@ static void check_doorbells(void)
 	check(bind_bell(1, STDIN_FILENO) < 0 && errno == EBADF, "bell to what is no eventfd");
 	check(bind_bell(1, 999) < 0 && errno == EBADF, "bell to a closed descriptor");
 	check(!bind_bell(1, one) && !bind_bell(last, two), "bind bells");
-	check(ask(buf, sizeof(buf), "ring 1 1") == 2 && count_bells(one, 1) == 1, "bell of slot 1");
-	check(ask(buf, sizeof(buf), "ring %u 1", last) == 2 && count_bells(two, 1) == 1,
+	check(ask(buf, sizeof(buf), "ring 1") == 2 && count_bells(one, 1) == 1, "bell of slot 1");
+	check(ask(buf, sizeof(buf), "ring %u", last) == 2 && count_bells(two, 1) == 1,
 	      "bell of the last slot");
 	check(read(one, &value, sizeof(value)) < 0 && errno == EAGAIN,
 	      "bells do not leak between slots");
-	check(ask(buf, sizeof(buf), "ring 1 100") == 2 && count_bells(one, 100) == 100,
-	      "100 bells, one by one");
+	for (int i = 0; i < 50; i++)
+		good &= ask(buf, sizeof(buf), "ring 1") == 2 && count_bells(one, 1) == 1;
+	check(good, "50 bells, each one");
 	check(!bind_bell(1, -1), "unbind");
-	check(ask(buf, sizeof(buf), "ring 1 1") == 2 && read(one, &value, sizeof(value)) < 0,
+	check(ask(buf, sizeof(buf), "ring 1") == 2 && read(one, &value, sizeof(value)) < 0,
 	      "no bell when unbound");
 	check(!bind_bell(1, two), "two slots share an eventfd");
-	check(ask(buf, sizeof(buf), "ring 1 1") == 2 && count_bells(two, 1) == 1, "shared bell");
+	check(ask(buf, sizeof(buf), "ring 1") == 2 && count_bells(two, 1) == 1, "shared bell");
 
 	check(ioctl(dev, SC_IOC_KICK, 0ul) < 0 && errno == EINVAL, "kick of slot 0");
 	check(ioctl(dev, SC_IOC_KICK, last + 1ul) < 0 && errno == EINVAL,

@@ -4,7 +4,7 @@
 
 A guest image is built with probe_agent in the agent's place; what it prints on the console becomes one test each. The
 patched QEMU is needed (VHOST_SC_QEMU, or .cache/qemu/current). VHOST_SC_TEST_KERNEL names another kernel package than the
-release's own, for instance linux-image-6.12.0-amd64.
+release's own, for instance linux-image-6.12.0-amd64. VHOST_SC_TEST_IMAGE names an image with probe_agent that is there already.
 """
 
 import os
@@ -28,7 +28,10 @@ BOOT_SECONDS = 120
 
 
 def pattern(seed):
-    return bytes((i * 31 + (i >> 12) + seed) & 0xFF for i in range(CHANNEL))
+    """Byte i is i * 31 + i / 4096 + seed. Made page by page: the test bed's host is slow."""
+    page = bytes(i * 31 & 0xFF for i in range(256)) * 16
+    add = [bytes((i + n) & 0xFF for i in range(256)) for n in range(256)]
+    return b"".join(page.translate(add[(n + seed) & 0xFF]) for n in range(CHANNEL // 4096))
 
 
 class Host:
@@ -83,11 +86,8 @@ class Host:
         for i in range(count):
             self.broker.send(bytes([i]))
 
-    def do_ring(self, slot, count):
-        for _ in range(count):
-            self.broker.ring(slot)
-            # Each must be an interrupt of its own; eventfds add up otherwise.
-            time.sleep(0.02)
+    def do_ring(self, slot):
+        self.broker.ring(slot)
         self._yes(True)
 
     def do_kicked(self, slot):
@@ -107,6 +107,9 @@ class DriverInVm(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.dir = tempfile.TemporaryDirectory(prefix="sc-driver-")
+        cls.image = os.environ.get("VHOST_SC_TEST_IMAGE")
+        if cls.image:
+            return
         probe = os.path.join(cls.dir.name, "probe_agent")
         subprocess.run(["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-I" + TOP + "/include", "-o", probe,
                         os.path.join(HERE, "probe_agent.c")], check=True)

@@ -236,7 +236,8 @@ class Image(unittest.TestCase):
         self.assertIn("power button", text)
         self.assertIn("sc-agent: told to stop", text)
         self.assertIn("/export unmounted", text)
-        self.assertEqual(subprocess.run(["e2fsck", "-fn", self.disk], stdout=subprocess.DEVNULL, check=False).returncode, 0)
+        self.assertEqual(subprocess.run(["e2fsck", "-fn", self.disk], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                        check=False).returncode, 0)
 
     def test_agent_that_does_not_stop(self):
         def press(vm, wait):

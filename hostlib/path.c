@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 
 #include "chan-priv.h"
-#include "kstat.h"
+#include "path-priv.h"
 #include "path.h"
 #include "process.h"
 
@@ -565,8 +565,7 @@ static long look_local(struct sc_thread *t, const struct sc_call *c, int dirfd, 
 	return go_native(t, c);
 }
 
-/* Looks at an absolute path in at->path. */
-static long look_absolute(struct sc_thread *t, const struct sc_call *c, uint32_t flags, struct sc_at *at)
+long sc_look_absolute(struct sc_thread *t, const struct sc_call *c, uint32_t flags, struct sc_at *at)
 {
 	const struct sc_route *r;
 	struct sc_file *f;
@@ -633,7 +632,7 @@ long sc_at_get(struct sc_thread *t, const struct sc_call *c, int dirfd, int path
 	if (n < 0 || (at->path[0] == '\0' && !(base && (flags & SC_AT_EMPTY))))
 		return SC_NATIVE;
 	if (at->path[0] == '/')
-		return look_absolute(t, c, flags, at);
+		return sc_look_absolute(t, c, flags, at);
 	if (!base)
 		return look_local(t, c, dirfd, flags, at);
 	at->dom = base->dom;
@@ -644,8 +643,7 @@ long sc_at_get(struct sc_thread *t, const struct sc_call *c, int dirfd, int path
 
 /* ---- going on after a crossing ---- */
 
-/* Copies where the path goes on to at->path, as an absolute path of the host. 0 or -errno. */
-static long read_cross(struct sc_hlane *l, int which, struct sc_at *at)
+long sc_read_cross(struct sc_hlane *l, int which, struct sc_at *at)
 {
 	const volatile struct sc_cross *x =
 		(const void *)(l->buf + (which ? SC_LB_PATH2 : SC_LB_PATH1));
@@ -682,13 +680,13 @@ long sc_at_cross(struct sc_thread *t, const struct sc_call *c, struct sc_hlane *
 		return -ENOMEM;
 	if (++at->crosses > SC_MAX_CROSSES)
 		return -ELOOP;
-	err = read_cross(l, which, at);
+	err = sc_read_cross(l, which, at);
 	if (err)
 		return err;
 	/* if it stays local, it runs with this path */
 	memcpy(s->path[which], at->path, at->len + 1);
 	local.a[path_arg] = (long)s->path[which];
-	err = look_absolute(t, &local, flags, at);
+	err = sc_look_absolute(t, &local, flags, at);
 	if (err == SC_NATIVE)
 		return sc_native_changed(t, &local, NULL);
 	return err;
@@ -745,8 +743,7 @@ long sc_at_slot(struct sc_thread *t, struct sc_hlane *l, struct sc_at *at, struc
 	return 0;
 }
 
-/* Operations that want AT_EMPTY_PATH for an empty path. */
-static bool wants_empty_flag(uint32_t op)
+bool sc_wants_empty_flag(uint32_t op)
 {
 	switch (op) {
 	case SC_OP_STAT:
@@ -780,7 +777,7 @@ long sc_path_call(struct sc_thread *t, const struct sc_call *c, struct sc_pathop
 		res = sc_lane_get(t, at.dom, &l);
 		if (res)
 			return res;
-		if (at.len == 0 && wants_empty_flag(p->x.op))
+		if (at.len == 0 && sc_wants_empty_flag(p->x.op))
 			p->x.arg0 |= AT_EMPTY_PATH;
 		p->x.cqe_flags = 0;
 		res = sc_at_slot(t, l, &at, &s, 0);
@@ -794,151 +791,6 @@ long sc_path_call(struct sc_thread *t, const struct sc_call *c, struct sc_pathop
 			*p->dom_out = at.dom;
 		if (!crossed)
 			return res;
-	}
-	return res;
-}
-
-/* ---- two paths ---- */
-
-static bool is_native(long r)
-{
-	return r == SC_NATIVE || r == SC_NATIVE_CHANGED;
-}
-
-/* lstat of a path that may be anywhere. 0 or -errno. */
-static long exists(struct sc_thread *t, int dirfd, const char *path)
-{
-	struct sc_kstat st;
-	struct sc_call c = {.nr = __NR_newfstatat, .a = {dirfd, (long)path, (long)&st, AT_SYMLINK_NOFOLLOW}};
-	long res = call_newfstatat(t, &c);
-
-	if (res == SC_NATIVE_CHANGED)
-		memcpy(c.a, t->native.a, sizeof(c.a));
-	if (is_native(res))
-		res = sc_sys4(__NR_newfstatat, c.a[0], c.a[1], c.a[2], c.a[3]);
-	t->native.after = NULL;
-	return res;
-}
-
-/* The same for the directory that holds path's last component. */
-static long parent_exists(struct sc_thread *t, int dirfd, char *path)
-{
-	uint32_t n = (uint32_t)strlen(path);
-
-	while (n > 1 && path[n - 1] == '/')
-		n--;
-	while (n && path[n - 1] != '/')
-		n--;
-	path[n++] = '.';
-	path[n] = '\0';
-	return exists(t, dirfd, path);
-}
-
-/*
- * One is remote and the other not, or they are in different domains: EXDEV, but as the kernel does only after it has
- * looked at what it looks at before: rename at both parents, link at the old file and the new name.
- */
-static long mixed(struct sc_thread *t, const struct sc_call *c, const struct sc_pathop2 *p)
-{
-	char path[SC_PATH_BUF + 1]; /* the parent of "a" is "." */
-	bool link = p->x.op == SC_OP_LINK;
-	long res = 0;
-
-	for (int i = 0; i < 2 && !res; i++) {
-		const char *user = (const char *)c->a[p->path_arg[i]];
-		long n = sc_strnlen_user(user, SC_PATH_BUF);
-
-		if (n == 0)
-			return -ENOENT;
-		if (n >= SC_PATH_BUF)
-			return -ENAMETOOLONG;
-		if (n < 0 || sc_copy_from_user(path, user, (size_t)n))
-			return -EFAULT;
-		path[n] = '\0';
-		if (link)
-			res = exists(t, p->dirfd[i], path);
-		if (link && i == 1 && !res)
-			return -EEXIST;
-		if (!link || i == 1)
-			res = parent_exists(t, p->dirfd[i], path);
-	}
-	return res ? res : -EXDEV;
-}
-
-/* Runs the operation once; *which: the path that crossed, or -1. */
-static long path2_once(struct sc_thread *t, struct sc_pathop2 *p, struct sc_at *at, struct sc_hlane *l,
-		       int *which)
-{
-	struct sc_slot s = {0};
-	long res;
-
-	*which = -1;
-	/* the second one first: making a root uses the first one's buffer */
-	res = sc_at_slot(t, l, &at[1], &s, 1);
-	if (!res)
-		res = sc_at_slot(t, l, &at[0], &s, 0);
-	if (res)
-		return res;
-	if (at[0].len == 0 && wants_empty_flag(p->x.op))
-		p->x.arg0 |= AT_EMPTY_PATH;
-	p->x.arg1 = s.arg1;
-	p->x.cqe_flags = 0;
-	res = sc_lane_opx(t, l, &s, &p->x);
-	if (res == -EXDEV && (p->x.cqe_flags & SC_CQE_F_CROSS))
-		*which = 0;
-	else if (res == -EXDEV && (p->x.cqe_flags & SC_CQE_F_CROSS2))
-		*which = 1;
-	return res;
-}
-
-/* Finds out about both. 0: both remote; or what to return. */
-static long path2_get(struct sc_thread *t, const struct sc_call *c, struct sc_pathop2 *p, struct sc_at *at)
-{
-	struct sc_serve_thread *s = sc_serve_of(t);
-	bool walked;
-	long r[2];
-	int odd;
-
-	if (!s)
-		return -ENOMEM;
-	for (int i = 0; i < 2; i++) {
-		r[i] = sc_at_get(t, c, p->dirfd[i], p->path_arg[i], p->at_flags[i], &at[i]);
-		if (r[i] && !is_native(r[i]))
-			return r[i];
-	}
-	if (r[0] && r[1])
-		return r[1];
-	if (!r[0] && !r[1])
-		return 0;
-	odd = r[0] ? 0 : 1;
-	walked = s->force_walk;
-	s->force_walk = true;
-	r[odd] = sc_at_get(t, c, p->dirfd[odd], p->path_arg[odd], p->at_flags[odd], &at[odd]);
-	s->force_walk = walked;
-	return is_native(r[odd]) ? mixed(t, c, p) : r[odd];
-}
-
-long sc_path2_call(struct sc_thread *t, const struct sc_call *c, struct sc_pathop2 *p)
-{
-	struct sc_at at[2];
-	struct sc_hlane *l;
-	int which;
-	long res = path2_get(t, c, p, at);
-
-	while (res == 0) {
-		if (at[0].dom != at[1].dom)
-			return mixed(t, c, p);
-		res = sc_lane_get(t, at[0].dom, &l);
-		if (res)
-			return res;
-		res = path2_once(t, p, at, l, &which);
-		if (which >= 0)
-			res = sc_at_cross(t, c, l, which, p->path_arg[which], p->at_flags[which], &at[which]);
-		sc_lane_put(t, l);
-		if (which < 0)
-			return res;
-		if (is_native(res))
-			return mixed(t, c, p);
 	}
 	return res;
 }

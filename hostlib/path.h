@@ -95,7 +95,7 @@ long sc_path_call(struct sc_thread *t, const struct sc_call *c, struct sc_pathop
 
 /*
  * The same for calls with two paths (rename, link): the second one's base goes to arg1 and its path to buf2. Local to
- * remote and domain to domain are EXDEV (ENOENT first, if the old one is local and missing).
+ * remote and domain to domain are EXDEV, after the errors that the kernel finds before it notices (path2.c).
  */
 struct sc_pathop2 {
 	struct sc_opx x; /* d1, d2, arg1 unused */

@@ -140,7 +140,7 @@ static bool share_sighand(struct sc_thread_priv *t, struct sc_thread_priv *child
 	if (flags & CLONE_SIGHAND)
 		return true;
 	at = sc_raw6(__NR_mmap, 0, sizeof(*copy), PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS, -1, 0);
-	if (at < 0)
+	if (at <= 0)
 		return false;
 	copy = (struct sc_sighand *)at;
 	sc_spin_lock(&t->sighand->lock);

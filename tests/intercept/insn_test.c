@@ -104,7 +104,7 @@ static void object(const ZydisDecoder *d, const char *path)
 	map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	close(fd);
 	elf = (const Elf64_Ehdr *)map;
-	if (map == MAP_FAILED || memcmp(elf->e_ident, ELFMAG, SELFMAG))
+	if (map == MAP_FAILED || memcmp(elf->e_ident, ELFMAG, SELFMAG) != 0)
 		return;
 	ph = (const Elf64_Phdr *)(map + elf->e_phoff);
 	for (int i = 0; i < elf->e_phnum; i++)

@@ -12,6 +12,7 @@
 
 #include "blob.h"
 #include "broker.h"
+#include "closer.h"
 #include "log.h"
 #include "sock.h"
 
@@ -32,6 +33,13 @@ union client_msg {
 };
 
 static void on_client(struct source *src, uint32_t events);
+
+/* Closes a descriptor of a client's, which may take its time. */
+static void close_later(struct broker *b, int fd)
+{
+	closer_close(fd);
+	loop_at(&b->loop, loop_now() + CLOSER_STUCK_MS);
+}
 
 static void free_client(struct client *c)
 {
@@ -60,7 +68,7 @@ void client_drop(struct client *c, const char *why)
 	loop_del(&b->loop, &c->src);
 	if (c->slot)
 		session_end(b, c->slot);
-	close(fd);
+	close_later(b, fd); /* descriptors may be in its queue */
 	free_client(c);
 }
 
@@ -407,9 +415,24 @@ static void on_message(struct client *c, const union client_msg *msg, size_t len
 	}
 }
 
+/* Closes what a client has sent. Tickets at once: a copy of ours must not delay their hang-up (and
+ * their close has nothing to wait for). The rest could be anything. */
+static void dispose(struct broker *b, const int *fds, unsigned nfds)
+{
+	struct sc_ticket_name unused;
+
+	for (unsigned i = 0; i < nfds; i++) {
+		if (ticket_claim(b, fds[i], &unused))
+			close(fds[i]);
+		else
+			close_later(b, fds[i]);
+	}
+}
+
 static void on_client(struct source *src, uint32_t events)
 {
 	struct client *c = container_of(src, struct client, src);
+	struct broker *b = c->b;
 	union client_msg msg;
 	int fds[SOCK_MAX_FDS];
 	unsigned nfds;
@@ -420,13 +443,11 @@ static void on_client(struct source *src, uint32_t events)
 	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		return;
 	n = sock_recv(src->fd, &msg, sizeof(msg), fds, &nfds);
-	if (n == -EAGAIN)
-		return;
 	if (n > 0)
 		on_message(c, &msg, (size_t)n, fds, nfds);
-	else
+	else if (n != -EAGAIN)
 		client_drop(c, n == -EMSGSIZE ? "message too long" : NULL);
-	sock_close_fds(fds, nfds);
+	dispose(b, fds, nfds);
 }
 
 /* Reads what the kernel knows of the peer. Returns 0 or -errno. */
@@ -501,7 +522,7 @@ static void on_accept(struct source *src, uint32_t events)
 		return;
 	c = add_client(b, fd);
 	if (!c) {
-		close(fd);
+		close_later(b, fd);
 		return;
 	}
 	if (read_credentials(c, fd)) {
@@ -650,10 +671,9 @@ void client_close_all(struct broker *b)
 
 	while (b->clients.head) {
 		struct client *c = b->clients.head;
-		int cfd = c->src.fd;
 
+		/* The connection is left to the end of the process, which no client can delay. */
 		loop_del(&b->loop, &c->src);
-		close(cfd);
 		free_client(c);
 	}
 	loop_del(&b->loop, &b->clients.listener);

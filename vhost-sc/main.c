@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "broker.h"
+#include "closer.h"
 #include "log.h"
 #include "sock.h"
 
@@ -515,6 +516,7 @@ static int watch_signals(struct broker *b)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	channel_guard_init();
+	closer_init();
 	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (fd < 0)
 		return -errno;
@@ -528,6 +530,8 @@ void broker_tick(struct broker *b)
 	if (now < b->loop.deadline)
 		return;
 	b->loop.deadline = LOOP_NEVER;
+	if (closer_tick(now))
+		loop_at(&b->loop, now + CLOSER_STUCK_MS);
 	b->tr->tick(b, now);
 	session_tick(b, now);
 	client_tick(b, now);

@@ -11,6 +11,7 @@
 
 #include "blob.h"
 #include "broker.h"
+#include "closer.h"
 #include "log.h"
 
 #define STATE_ENV     "VHOST_SCD_STATE"
@@ -127,7 +128,7 @@ void reexec_try(struct broker *b)
 	struct blob_out out = {0};
 	int err;
 
-	if (session_busy(b) || b->tr->busy(b)) {
+	if (session_busy(b) || b->tr->busy(b) || closer_tick(loop_now())) {
 		if (loop_now() >= b->restart_due)
 			give_up(b, "the guest did not finish what was under way");
 		else

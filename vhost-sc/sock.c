@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "closer.h"
 #include "sock.h"
 
 int sock_listen(const char *path, int type, mode_t mode)
@@ -49,15 +50,16 @@ int sock_accept(int listener, int *spare)
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	int err = fd < 0 ? -errno : 0;
 
+	if (*spare < 0)
+		*spare = sock_spare();
 	if (!err)
 		return fd;
-	if (err == -EMFILE || err == -ENFILE) {
-		if (*spare >= 0)
-			close(*spare);
+	if ((err == -EMFILE || err == -ENFILE) && *spare >= 0) {
+		close(*spare);
+		*spare = -1;
 		fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 		if (fd >= 0)
-			close(fd);
-		*spare = sock_spare();
+			closer_close(fd);
 	}
 	return err;
 }
@@ -128,12 +130,7 @@ ssize_t sock_recv(int fd, void *buf, size_t cap, int *fds, unsigned *nfds)
 	if (n < 0)
 		return -errno;
 	*nfds = take_fds(&msg, fds);
-	if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
-		sock_close_fds(fds, *nfds);
-		*nfds = 0;
-		return -EMSGSIZE;
-	}
-	return n;
+	return msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ? -EMSGSIZE : n;
 }
 
 void sock_close_fds(const int *fds, unsigned n)

@@ -31,8 +31,8 @@ int sock_spare(void);
 ssize_t sock_send(int fd, const void *buf, size_t len, const int *fds, unsigned nfds);
 
 /* Receives up to `cap` bytes. fds has room for SOCK_MAX_FDS; *nfds says how many were received,
- * which are the caller's to close. Returns the bytes, 0 at the end of the connection, or -errno:
- * -EAGAIN, -EMSGSIZE (message or descriptors did not fit; nothing is handed over). */
+ * which are the caller's to close, whatever is returned: the bytes, 0 at the end of the connection,
+ * or -errno: -EAGAIN, -EMSGSIZE (message or descriptors did not fit; the rest of them is lost). */
 ssize_t sock_recv(int fd, void *buf, size_t cap, int *fds, unsigned *nfds);
 
 /* Closes n descriptors. */

@@ -205,7 +205,7 @@ void ticket_set_name(struct broker *b, uint32_t session, const struct sc_ticket_
 		b->tickets.v[index].name = *name;
 }
 
-void ticket_claim(struct broker *b, int fd, struct sc_ticket_name *name)
+bool ticket_claim(struct broker *b, int fd, struct sc_ticket_name *name)
 {
 	socklen_t len = sizeof(uint64_t);
 	uint64_t cookie = 0;
@@ -213,9 +213,11 @@ void ticket_claim(struct broker *b, int fd, struct sc_ticket_name *name)
 
 	memset(name, 0, sizeof(*name));
 	if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len))
-		return;
-	if (idmap_get(&b->tickets.by_cookie, cookie, &index))
-		*name = b->tickets.v[index].name;
+		return false;
+	if (!idmap_get(&b->tickets.by_cookie, cookie, &index))
+		return false;
+	*name = b->tickets.v[index].name;
+	return true;
 }
 
 void ticket_hangup(struct broker *b, uint32_t index)

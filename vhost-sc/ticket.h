@@ -23,6 +23,7 @@
 #ifndef VHOST_SC_TICKET_H
 #define VHOST_SC_TICKET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -71,8 +72,9 @@ void ticket_unmake(struct broker *b, const uint64_t *numbers, uint32_t count);
 /* Stores what a ticket of `session` holds. Ignores other sessions' tickets. */
 void ticket_set_name(struct broker *b, uint32_t session, const struct sc_ticket_name *name);
 
-/* What does fd hold? Fills *name; ticket = 0: not a ticket of this domain, or not named. */
-void ticket_claim(struct broker *b, int fd, struct sc_ticket_name *name);
+/* What does fd hold? Fills *name; ticket = 0: not a ticket of this domain, or not named. Returns
+ * true if it is a ticket (which can be closed without danger). */
+bool ticket_claim(struct broker *b, int fd, struct sc_ticket_name *name);
 
 /* The last app end of entry `index` was closed: the agent is to release the file. */
 void ticket_hangup(struct broker *b, uint32_t index);

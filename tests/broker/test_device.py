@@ -299,6 +299,7 @@ class Restart(Case):
     def test_restart(self):
         g = self.guest()
         c, ch = self.pair(g, tickets=2)
+        wait_for(lambda: self.broker.status()["device"]["mapped"] == 6)  # state region, session, pool
         requests = len(g.fe.requests)
         for n in range(1, 4):
             self.restart(n)

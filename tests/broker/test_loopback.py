@@ -514,6 +514,47 @@ class Malformed(Case):
             c.name(ticket, 1, 1)
         self.assertEqual(c.claim([list(c.tickets.values())[0]])[0][0], 0)
 
+    def test_descriptors_that_do_not_close(self):
+        """A TCP socket with data nobody takes and a linger of an hour: its close() would hold the broker up."""
+        self.agent()
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        self.addCleanup(listener.close)
+
+        def sticky():
+            s = socket.create_connection(listener.getsockname())
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+            s.setblocking(False)
+            try:
+                while True:
+                    s.send(bytes(65536))
+            except BlockingIOError:
+                return s
+
+        before = self.broker.fds()
+        for how in range(3):
+            s = sticky()
+            c = self.client()
+            if how == 0:  # sent in a message that is in order but for its descriptor
+                c.send(peers.REQ, bytes(32), fds=[s.fileno()])
+            elif how == 1:  # in a socket that is sent
+                a, b = socket.socketpair()
+                socket.send_fds(a, [b"x"], [s.fileno()])
+                c.send(99, fds=[b.fileno()])
+                a.close()
+                b.close()
+            else:  # left in the queue of the connection
+                c.sock.sendall(b"bad")
+                c.send(99, fds=[s.fileno()])
+            s.close()
+            c.close()
+            t0 = time.monotonic()
+            self.broker.status()
+            self.client()
+            self.assertLess(time.monotonic() - t0, 0.5)
+        wait_for(lambda: self.broker.fds() <= before + 3, 20)
+
     def test_flood_of_connections(self):
         self.agent()
 

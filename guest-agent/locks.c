@@ -412,7 +412,7 @@ static void tell_conflict(struct call *c, const struct lock *k)
 {
 	struct sc_lock out;
 
-	memcpy(&out, channel_at(c->ch, c->s.buf), sizeof(out));
+	channel_read(c->ch, c->s.buf, &out, sizeof(out));
 	if (!k) {
 		out.type = F_UNLCK;
 	} else {
@@ -696,7 +696,7 @@ static int parse_record(struct locks *l, struct call *c, struct lock *want, enum
 		return -EBADF;
 	if (c->s.arg0 < SC_LK_GET || c->s.arg0 > SC_LK_OFD_SETW || c->s.len < sizeof(in))
 		return -EINVAL;
-	memcpy(&in, channel_at(c->ch, c->s.buf), sizeof(in));
+	channel_read(c->ch, c->s.buf, &in, sizeof(in));
 	*action = c->s.arg0 == SC_LK_GET || c->s.arg0 == SC_LK_OFD_GET ? ACT_GET :
 		  c->s.arg0 == SC_LK_SET || c->s.arg0 == SC_LK_OFD_SET ? ACT_SET :
 									 ACT_SET_WAIT;

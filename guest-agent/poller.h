@@ -58,6 +58,9 @@ void channel_free(struct channel *ch);
 struct session *channel_session(const struct channel *ch);
 struct work_queue *channel_work_queue(struct channel *ch);
 const struct sc_layout *channel_layout(const struct channel *ch);
+/* Copies n bytes out of the arena, once: what was copied and checked is what is used, though a process changes the original
+ * meanwhile. The caller has checked the range. */
+void channel_read(const struct channel *ch, uint32_t off, void *to, size_t n);
 /* Address of arena offset `off`; the caller has checked the range. */
 void *channel_at(const struct channel *ch, uint32_t off);
 

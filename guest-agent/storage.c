@@ -125,7 +125,7 @@ int fetch_text(const struct call *c, uint32_t buf, uint32_t len, char *to)
 	if (len >= SC_PATH_BUF)
 		return -ENAMETOOLONG;
 	if (len)
-		memcpy(to, channel_at(c->ch, buf), len);
+		channel_read(c->ch, buf, to, len);
 	to[len] = '\0';
 	return memchr(to, '\0', len) ? -EINVAL : (int)len;
 }

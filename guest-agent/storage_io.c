@@ -392,7 +392,7 @@ int64_t work_ioctl(struct actor *a, struct call *c, bool cached)
 		return -ENOTTY;
 	if (c->s.len < size)
 		return -EINVAL;
-	memcpy(arg, channel_at(c->ch, c->s.buf), size);
+	channel_read(c->ch, c->s.buf, arg, size);
 	if (c->s.arg0 == FICLONERANGE) {
 		fd = c->h2->fd; /* in place of the caller's idea of it */
 		memcpy(arg + offsetof(struct file_clone_range, src_fd), &fd, sizeof(fd));

@@ -447,7 +447,7 @@ int64_t work_utimens(struct actor *a, struct call *c, bool cached)
 	    (c->s.len2 && c->s.len2 < sizeof(times)))
 		return -EINVAL;
 	if (c->s.len2) {
-		memcpy(&times, channel_at(c->ch, c->s.buf2), sizeof(times));
+		channel_read(c->ch, c->s.buf2, &times, sizeof(times));
 		ts[0] = (struct timespec){.tv_sec = times.atime_sec, .tv_nsec = times.atime_nsec};
 		ts[1] = (struct timespec){.tv_sec = times.mtime_sec, .tv_nsec = times.mtime_nsec};
 		if (ts[0].tv_nsec == UTIME_OMIT && ts[1].tv_nsec == UTIME_OMIT)

@@ -167,6 +167,11 @@ __attribute__((format(printf, 1, 2))) static void say(const char *fmt, ...)
 	console_write(text, (size_t)n);
 }
 
+static bool starts_with(const char *text, const char *prefix)
+{
+	return !strncmp(text, prefix, strlen(prefix));
+}
+
 /* Reads a small file into buf as a string without its last newline. Returns its length, or -1. */
 static ssize_t read_text(const char *path, char *buf, size_t size)
 {
@@ -246,7 +251,7 @@ static enum ending parse_ending(const char *text)
 		return END_POWEROFF;
 	if (!strcmp(text, "halt"))
 		return END_HALT;
-	if (strcmp(text, "reboot"))
+	if (strcmp(text, "reboot") != 0)
 		say("sc.on_agent_exit=%s: not one of reboot, poweroff, halt; taking reboot", text);
 	return END_REBOOT;
 }
@@ -275,7 +280,7 @@ static void take_word(struct init *in, char *word)
 	struct options *o = &in->opt;
 	char *value = strchr(word, '=');
 
-	if (!strncmp(word, "sc.agent.", strlen("sc.agent."))) {
+	if (starts_with(word, "sc.agent.")) {
 		add_agent_word(in, word);
 		return;
 	}
@@ -326,7 +331,7 @@ static void read_options(struct init *in)
 		return;
 	}
 	for (char *w = strtok_r(cmdline_text, " ", &save); w; w = strtok_r(NULL, " ", &save))
-		if (!strncmp(w, "sc.", 3))
+		if (starts_with(w, "sc."))
 			take_word(in, w);
 }
 
@@ -344,7 +349,7 @@ static bool pci_has(const char *file, const char *prefix)
 
 		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", e->d_name, file);
 		found = e->d_name[0] != '.' && read_text(path, text, sizeof(text)) > 0 &&
-			!strncmp(text, prefix, strlen(prefix));
+			starts_with(text, prefix);
 	}
 	closedir(dir);
 	return found;
@@ -362,13 +367,13 @@ static bool condition_holds(const struct init *in, const char *cond)
 {
 	if (!strcmp(cond, "always"))
 		return true;
-	if (!strncmp(cond, "fs=", 3))
+	if (starts_with(cond, "fs="))
 		return !strcmp(cond + 3, in->opt.fstype);
-	if (!strncmp(cond, "disk=", 5))
-		return in->opt.disk && !strncmp(cond + 5, in->opt.disk, strlen(cond + 5));
-	if (!strncmp(cond, "class=", 6))
+	if (starts_with(cond, "disk="))
+		return in->opt.disk && starts_with(in->opt.disk, cond + 5);
+	if (starts_with(cond, "class="))
 		return pci_has("class", cond + 6);
-	if (!strncmp(cond, "pci=", 4))
+	if (starts_with(cond, "pci="))
 		return pci_has("modalias", cond + 4);
 	say("%s: condition '%s' not understood, module loaded", MODULE_LIST, cond);
 	return true;
@@ -460,7 +465,7 @@ static bool disk_matches(const char *name, const char *want)
 {
 	char path[PATH_MAX], text[256];
 
-	if (!strncmp(want, "serial:", 7)) {
+	if (starts_with(want, "serial:")) {
 		snprintf(path, sizeof(path), "/sys/class/block/%s/serial", name);
 		return read_text(path, text, sizeof(text)) > 0 && !strcmp(text, want + 7);
 	}
@@ -537,7 +542,7 @@ static unsigned long parse_fsopts(const char *opts, char *data, size_t size)
 	for (char *w = strtok_r(copy, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
 		size_t i = 0, n = sizeof(mount_flags) / sizeof(mount_flags[0]);
 
-		while (i < n && strcmp(mount_flags[i].name, w))
+		while (i < n && strcmp(mount_flags[i].name, w) != 0)
 			i++;
 		if (i < n)
 			flags = (flags | mount_flags[i].set) & ~mount_flags[i].clear;
@@ -890,7 +895,7 @@ static _Noreturn void supervise(struct init *in)
 		p[1] = (struct pollfd){.fd = in->log_fd, .events = POLLIN};
 		for (int i = 0; i < in->inputs; i++)
 			p[2 + i] = (struct pollfd){.fd = in->input_fd[i], .events = POLLIN};
-		if (poll(p, (nfds_t)(2 + in->inputs), stop_timeout(in)) <= 0)
+		if (poll(p, (nfds_t)in->inputs + 2, stop_timeout(in)) <= 0)
 			continue;
 		if (p[1].revents)
 			forward_log(in);

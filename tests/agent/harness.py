@@ -421,16 +421,25 @@ class Agent:
         call_fd, kick_fd = os.eventfd(0, os.EFD_NONBLOCK), os.eventfd(0, os.EFD_NONBLOCK)
         body = struct.pack("<8I", *lay) + struct.pack("<IIIIIIQ", session, process, pid, uid, gid, len(groups), 0)
         body += struct.pack("<256I", *(list(groups) + [0] * (256 - len(groups))))
-        self.send(ATTACH, body, slot, fds=[fd, call_fd, kick_fd])
-        m = self.expect(ATTACHED, slot=slot)
-        status, _ = struct.unpack_from("<iI", m[3])
-        if status:
-            for f in (fd, call_fd, kick_fd):
-                os.close(f)
-            raise OSError(-status, "attach: " + os.strerror(-status))
         ch = Channel(self, slot, session, process, lay, mem, (fd, call_fd, kick_fd), pid)
+        ch.attach_body = body
         self.slots[slot] = ch
+        self.reattach(ch)
         return ch
+
+    def reattach(self, ch):
+        """Announces a channel, for the first time or (as to a new incarnation) again."""
+        self.send(ATTACH, ch.attach_body, ch.slot, fds=[ch.memfd, ch.call_fd, ch.kick_fd])
+        status, _ = struct.unpack_from("<iI", self.expect(ATTACHED, slot=ch.slot)[3])
+        if status:
+            del self.slots[ch.slot]
+            ch.free()
+            raise OSError(-status, "attach: " + os.strerror(-status))
+
+    def detach_keeping(self, ch):
+        """Ends the session at the agent, but keeps the channel."""
+        self.send(DETACH, struct.pack("<II", ch.session, 0), ch.slot)
+        self.expect(DETACHED, slot=ch.slot)
 
     def detach(self, ch, timeout=10):
         self.send(DETACH, struct.pack("<II", ch.session, 0), ch.slot)

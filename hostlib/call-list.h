@@ -126,6 +126,10 @@ SC_CALL(__NR_fcntl, SC_K_FD, call_fcntl)
 SC_CALL(__NR_flock, SC_K_FD, call_flock)
 SC_CALL(__NR_ioctl, SC_K_FD, call_ioctl)
 
+/* calls_limit.c */
+SC_CALL(__NR_setrlimit, SC_K_ANY, call_setrlimit)
+SC_CALL(__NR_prlimit64, SC_K_ANY, call_setrlimit)
+
 /* calls_copy.c */
 SC_CALL(__NR_copy_file_range, SC_K_ANY, call_copy_file_range)
 SC_CALL(__NR_sendfile, SC_K_ANY, call_sendfile)

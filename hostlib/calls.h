@@ -82,6 +82,26 @@ static inline long sc_self_op(struct sc_thread *t, const struct sc_call *c, stru
 	return sc_file_call(t, c->file, x);
 }
 
+/*
+ * RLIMIT_FSIZE (calls_limit.c). sc_limit_write() before a write of *len bytes at *at (NULL: the
+ * file's own position; append: at its end): makes *len as small as the limit demands; 0 or -errno
+ * (-EFBIG, SIGXFSZ sent). sc_limit_size() and sc_limit_path() before a file is made `size` bytes
+ * long: 0, or what to return.
+ */
+long sc_limit_write(struct sc_thread *t, struct sc_file *f, const uint64_t *at, bool append,
+		    uint64_t *len);
+long sc_limit_size(struct sc_thread *t, struct sc_file *f, uint64_t size);
+long sc_limit_path(struct sc_thread *t, const struct sc_call *c, int path_arg, uint64_t size);
+
+/* May `len` bytes at a program's address be its memory at all? The kernel's access_ok(). */
+static inline bool sc_user_range(const void *p, uint64_t len)
+{
+	uint64_t start = (uint64_t)p;
+	uint64_t top = start < 1ull << 47 ? (1ull << 47) - SC_PAGE : (1ull << 56) - SC_PAGE;
+
+	return start <= top && len <= top - start;
+}
+
 /* F_SETFL on a remote file: O_APPEND, O_NONBLOCK, O_DIRECT and O_NOATIME become what `flags` says.
  * 0 or -errno. */
 long sc_set_file_flags(struct sc_thread *t, struct sc_file *f, uint32_t flags);

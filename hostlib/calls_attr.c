@@ -13,15 +13,18 @@
 long call_truncate(struct sc_thread *t, const struct sc_call *c)
 {
 	struct sc_opx x = {.op = SC_OP_TRUNCATE, .off = (uint64_t)c->a[1]};
+	long err;
 
 	if (c->a[1] < 0)
 		return -EINVAL;
-	return sc_path_op(t, c, AT_FDCWD, 0, 0, &x);
+	err = sc_limit_path(t, c, 0, (uint64_t)c->a[1]);
+	return err ? err : sc_path_op(t, c, AT_FDCWD, 0, 0, &x);
 }
 
 long call_ftruncate(struct sc_thread *t, const struct sc_call *c)
 {
 	struct sc_opx x = {.op = SC_OP_TRUNCATE, .off = (uint64_t)c->a[1]};
+	long err;
 
 	if (c->a[1] < 0)
 		return -EINVAL;
@@ -29,7 +32,8 @@ long call_ftruncate(struct sc_thread *t, const struct sc_call *c)
 		return -EBADF;
 	if (c->file->type != S_IFREG || !sc_may_write(c->file))
 		return -EINVAL;
-	return sc_self_op(t, c, &x);
+	err = sc_limit_size(t, c->file, (uint64_t)c->a[1]);
+	return err ? err : sc_self_op(t, c, &x);
 }
 
 static long change_mode(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg,

@@ -142,8 +142,13 @@ static long end_write(struct sc_thread *t, struct end *e, uint8_t *buf, uint32_t
 			   .slot_flags = e->at ? 0 : SC_SLOT_F_CURPOS,
 			   .off = (uint64_t)e->pos,
 			   .d1 = {.p = buf, .len = len, .in = 1}};
-	long res;
+	uint64_t want = len;
+	uint64_t at = (uint64_t)e->pos;
+	long res = e->file ? sc_limit_write(t, e->file, e->at ? &at : NULL, false, &want) : 0;
 
+	x.d1.len = (uint32_t)want;
+	if (res)
+		return res;
 	if (e->file)
 		res = sc_file_call(t, e->file, &x);
 	else if (e->at)
@@ -227,9 +232,12 @@ static long copy_inside(struct sc_thread *t, struct end *in, struct end *out, ui
 			   .off = (uint64_t)in->pos,
 			   .arg0 = count,
 			   .arg2 = (uint64_t)out->pos};
+	uint64_t at = (uint64_t)out->pos;
 	struct sc_hlane *l;
-	long res;
+	long res = sc_limit_write(t, out->file, out->at ? &at : NULL, false, &x.arg0);
 
+	if (res)
+		return res;
 	res = sc_lane_get(t, out->file->dom, &l);
 	if (res)
 		return res;

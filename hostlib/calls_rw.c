@@ -286,6 +286,9 @@ static long rw_run(struct sc_thread *t, struct rw *q)
 		return -EISDIR;
 	if (q->p.total > RW_MAX)
 		q->p.total = RW_MAX;
+	res = q->write ? sc_limit_write(t, q->f, q->curpos ? NULL : &q->off, q->rwf & RWF_APPEND, &q->p.total) : 0;
+	if (res)
+		return res;
 	res = sc_lane_get(t, q->f->dom, &l);
 	if (res)
 		return res;
@@ -311,10 +314,12 @@ static long rw_simple(struct sc_thread *t, const struct sc_call *c, bool write, 
 		.off = (uint64_t)off,
 	};
 
-	if ((ssize_t)v.iov_len < 0)
-		return -EINVAL;
 	if (!curpos && off < 0)
 		return -EINVAL;
+	if (write ? !sc_may_write(q.f) : !sc_may_read(q.f))
+		return -EBADF;
+	if (!sc_user_range(v.iov_base, v.iov_len))
+		return -EFAULT;
 	return rw_run(t, &q);
 }
 
@@ -354,6 +359,8 @@ static long iov_get(struct sc_serve_thread *s, const struct sc_call *c, struct p
 	for (uint32_t i = 0; i < p->n; i++) {
 		if ((ssize_t)v[i].iov_len < 0)
 			return -EINVAL;
+		if (!sc_user_range(v[i].iov_base, v[i].iov_len))
+			return -EFAULT;
 		if (v[i].iov_len > RW_MAX - p->total)
 			v[i].iov_len = RW_MAX - p->total;
 		p->total += v[i].iov_len;

@@ -12,8 +12,16 @@ long call_fallocate(struct sc_thread *t, const struct sc_call *c)
 			   .arg0 = (uint32_t)c->a[1],
 			   .arg1 = (uint64_t)c->a[3]};
 
+	long err;
+
 	if (sc_is_path(c->file))
 		return -EBADF;
+	if (c->a[2] >= 0 && c->a[3] > 0 && !((uint32_t)c->a[1] & FALLOC_FL_KEEP_SIZE) &&
+	    sc_may_write(c->file)) {
+		err = sc_limit_size(t, c->file, (uint64_t)c->a[2] + (uint64_t)c->a[3]);
+		if (err)
+			return err;
+	}
 	return sc_file_call(t, c->file, &x);
 }
 

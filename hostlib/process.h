@@ -21,6 +21,8 @@ struct sc_proc {
 	struct sc_mutex fd_lock; /* changes to fds and cwd */
 	struct sc_file *cwd;	 /* remote working directory, or NULL: the kernel's counts */
 	uint32_t umask;		 /* as the kernel has it; atomic */
+	uint64_t fsize;		 /* RLIMIT_FSIZE as last read (calls_limit.c); atomic */
+	bool fsize_known;	 /* fsize is valid; atomic */
 	uint32_t posix_locks;	 /* non-zero once this process has set a POSIX lock on any remote file: from then on
 				    closing a remote descriptor sends SC_OP_UNLOCK_ALL. Set by the lock calls */
 	bool cwd_known;		 /* cwd_above is valid */

@@ -2,6 +2,7 @@
 # what: gcc, make, ar, ld, nm, strip, gdb-less debugging information: a small C project built in the tree, run outside
 # needs: gcc make ar nm strip objdump perl
 # timeout: 120
+# filter: s/time [0-9]+ s in/time in/
 # exclude: *.o *.a prog libx.so
 set -u
 cd "$D" || exit 1

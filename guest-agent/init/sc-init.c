@@ -62,6 +62,7 @@
 #define DEVICE_PATH  "/dev/sc"
 #define EXPORT_PATH  "/export"
 #define MODULE_LIST  "/lib/modules/list"
+#define AGENT_PREFIX "sc-agent: "
 #define MAX_INPUTS   8	  /* input devices watched for a power key */
 #define MAX_ARGS     64	  /* words in the agent's command line */
 #define LINE_SIZE    1024 /* longest line of agent output that is kept whole, in bytes */
@@ -697,12 +698,17 @@ static void open_buttons(struct init *in)
 		say("no ACPI power button: this VM can be stopped through its broker only");
 }
 
-/* Writes one line of the agent's output, with its prefix. */
+/* Writes one line of the agent's output; with its prefix, unless the agent said itself who it is.
+ */
 static void flush_line(struct init *in)
 {
 	char out[LINE_SIZE + 16];
-	int n = snprintf(out, sizeof(out), "sc-agent: %.*s\r\n", (int)in->line_len, in->line);
+	const char *prefix;
+	int n;
 
+	in->line[in->line_len] = 0;
+	prefix = starts_with(in->line, AGENT_PREFIX) ? "" : AGENT_PREFIX;
+	n = snprintf(out, sizeof(out), "%s%s\r\n", prefix, in->line);
 	console_write(out, (size_t)n);
 	in->line_len = 0;
 }

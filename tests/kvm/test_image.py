@@ -39,7 +39,7 @@ int main(int argc, char **argv)
 	printf("arguments:");
 	for (int i = 1; i < argc; i++)
 		printf(" %s", argv[i]);
-	printf("\nready\nno newline at the end");
+	printf("\nsc-agent: ready\nno newline at the end");
 	fflush(stdout);
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--deaf"))

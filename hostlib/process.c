@@ -330,7 +330,7 @@ static void swap_fd(int *fd, int from, int to)
 long sc_libfd_evict(int fd)
 {
 	struct sc_proc *p = &sc_main_proc;
-	long copy = sc_sys3(__NR_fcntl, fd, F_DUPFD_CLOEXEC, fd + 1);
+	long copy = sc_sys3(__NR_fcntl, fd, F_DUPFD_CLOEXEC, 0);
 	int to;
 
 	if (copy < 0)

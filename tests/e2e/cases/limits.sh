@@ -79,4 +79,4 @@ for i in range(depth):
     os.chdir("..")
 attempt("back", lambda: os.path.exists("limited"))
 EOT
-(ulimit -n 20; cat limited | wc -c; ls | wc -l; cp limited c; cmp limited c && echo same); rm -rf nnn*; ls
+(ulimit -n 32; cat limited | wc -c; ls | wc -l; cp limited c; cmp limited c && echo same); rm -rf nnn*; ls

@@ -224,7 +224,7 @@ static long put_statfs(void *user, const struct sc_statfs *in)
 
 long call_statfs(struct sc_thread *t, const struct sc_call *c)
 {
-	struct sc_statfs fs;
+	struct sc_statfs fs = {0};
 	struct sc_opx x = {.op = SC_OP_STATFS, .d2 = {.p = &fs, .len = sizeof(fs), .out = 1}};
 	long res = sc_path_op(t, c, AT_FDCWD, 0, 0, &x);
 
@@ -233,7 +233,7 @@ long call_statfs(struct sc_thread *t, const struct sc_call *c)
 
 long call_fstatfs(struct sc_thread *t, const struct sc_call *c)
 {
-	struct sc_statfs fs;
+	struct sc_statfs fs = {0};
 	struct sc_opx x = {.op = SC_OP_STATFS, .d2 = {.p = &fs, .len = sizeof(fs), .out = 1}};
 	long res = sc_self_op(t, c, &x);
 

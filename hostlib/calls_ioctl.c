@@ -39,7 +39,7 @@ static long set_async(const struct sc_call *c)
 /* Bytes that the file occupies. */
 static long occupied(struct sc_thread *t, const struct sc_call *c)
 {
-	struct sc_stat st;
+	struct sc_stat st = {0};
 	struct sc_opx x = {
 	    .op = SC_OP_STAT, .arg1 = STATX_BLOCKS, .d2 = {.p = &st, .len = sizeof(st), .out = 1}};
 	uint64_t bytes;
@@ -56,7 +56,7 @@ static long occupied(struct sc_thread *t, const struct sc_call *c)
 
 static long block_size(struct sc_thread *t, const struct sc_call *c)
 {
-	struct sc_statfs fs;
+	struct sc_statfs fs = {0};
 	struct sc_opx x = {.op = SC_OP_STATFS, .d2 = {.p = &fs, .len = sizeof(fs), .out = 1}};
 	long res = sc_self_op(t, c, &x);
 	int size;

@@ -36,7 +36,7 @@ static long too_big(void)
 
 static long file_size(struct sc_thread *t, struct sc_file *f, uint64_t *size)
 {
-	struct sc_stat st;
+	struct sc_stat st = {0};
 	struct sc_opx x = {.op = SC_OP_STAT,
 			   .arg0 = AT_EMPTY_PATH,
 			   .arg1 = STATX_SIZE,
@@ -93,7 +93,7 @@ long sc_limit_size(struct sc_thread *t, struct sc_file *f, uint64_t size)
 
 long sc_limit_path(struct sc_thread *t, const struct sc_call *c, int path_arg, uint64_t size)
 {
-	struct sc_stat st;
+	struct sc_stat st = {0};
 	struct sc_opx x = {.op = SC_OP_STAT,
 			   .arg1 = STATX_SIZE | STATX_TYPE,
 			   .d2 = {.p = &st, .len = sizeof(st), .out = 1}};

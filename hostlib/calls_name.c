@@ -56,9 +56,8 @@ static long mknod_type_error(uint32_t mode)
 static long make_node(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg)
 {
 	uint32_t mode = (uint32_t)c->a[path_arg + 1] & 0xffff;
-	struct sc_opx x = {.op = SC_OP_MKNOD,
-			   .arg0 = packed_mode(t, mode),
-			   .arg1 = (uint32_t)c->a[path_arg + 2]};
+	struct sc_opx x = {
+	    .op = SC_OP_MKNOD, .arg0 = packed_mode(t, mode), .arg1 = (uint32_t)c->a[path_arg + 2]};
 	long err = mknod_type_error(mode);
 
 	if (err)

@@ -26,7 +26,8 @@ enum sc_msg_type {
 	SC_MSG_SYNC = 6,     /* header only: have all closed tickets been reported? Broker answers SYNCED with the
 				same seq after it has looked and sent the RELEASEs due. Asked before a conflict that an
 				already closed descriptor could explain is reported to a caller (locks) */
-	SC_MSG_BYE = 7,	     /* header only: orderly end of the incarnation: file system is unmounted */
+	SC_MSG_BYE = 7,	     /* header only: orderly end of the incarnation: everything is synced to disk; who runs the
+				agent unmounts after it has exited */
 
 	/* broker to agent */
 	SC_MSG_START = 33,   /* struct sc_msg_start: answer to HELLO. Loopback: carries the state region's memfd */

@@ -74,7 +74,8 @@ struct sc_dev_info {
 };
 
 /* Binds the host-to-guest doorbell of `slot` to an eventfd (fd >= 0), or unbinds it (fd = -1). Several slots may share
- * an eventfd. Each bell adds 1. EINVAL: no such slot; EBADF: not an eventfd. */
+ * an eventfd. A bell adds
+ * at least 1, and bells may merge: a hint to look, not a count. EINVAL: no such slot; EBADF: not an eventfd. */
 struct sc_dev_doorbell {
 	__u32 slot; /* 1..num_channels */
 	__s32 fd;

@@ -347,7 +347,7 @@ static int harvest(struct hsc_ring *ring)
 		l->dead = 1;
 		return -EIO;
 	}
-	for (; l->done != done; l->done++) {
+	for (; l->done != done; __atomic_store_n(&l->done, l->done + 1, __ATOMIC_RELAXED)) {
 		const volatile struct sc_cqe *c = &l->cqes[l->done & (l->depth - 1)];
 		uint32_t tag = c->tag, flags = c->flags;
 		int64_t res = c->res;

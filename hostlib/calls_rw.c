@@ -165,7 +165,7 @@ static long rw_read_long(struct sc_thread *t, struct sc_hlane *l, struct rw *q, 
 
 	len[0] = chunk(q, 0, h->size);
 	rw_slot(&s, q, 0, h->off[0], len[0]);
-	index = sc_lane_submit(l, &s);
+	index = sc_lane_submit(t, l, &s);
 	asked = len[0];
 	for (;;) {
 		uint32_t mine = len[turn];
@@ -180,7 +180,7 @@ static long rw_read_long(struct sc_thread *t, struct sc_hlane *l, struct rw *q, 
 		if (more) {
 			len[!turn] = chunk(q, asked, h->size);
 			rw_slot(&s, q, asked, h->off[!turn], len[!turn]);
-			index = sc_lane_submit(l, &s);
+			index = sc_lane_submit(t, l, &s);
 			asked += len[!turn];
 		}
 		if (pieces_copy(&q->p, sc_chan_ptr(l->chan, h->off[turn]), (uint32_t)res, true, &copied)) {
@@ -214,7 +214,7 @@ static long rw_write_long(struct sc_thread *t, struct sc_hlane *l, struct rw *q,
 		return fault;
 	for (;;) {
 		rw_slot(&s, q, done, h->off[turn], len[turn]);
-		index = sc_lane_submit(l, &s);
+		index = sc_lane_submit(t, l, &s);
 		taken += len[turn];
 		len[!turn] = 0;
 		if (!fault && taken < q->p.total) {

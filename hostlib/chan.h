@@ -144,7 +144,7 @@ long sc_lane_call(struct sc_thread *t, struct sc_hlane *l, struct sc_slot *s, ui
 
 /* The two halves of that. submit returns the request's index (for wait), or -EIO if the lane is dead; at most
  * SC_SYNC_DEPTH may be under way. Each submitted request must be waited for before sc_lane_put(). */
-int sc_lane_submit(struct sc_hlane *l, struct sc_slot *s);
+int sc_lane_submit(struct sc_thread *t, struct sc_hlane *l, struct sc_slot *s);
 long sc_lane_wait(struct sc_thread *t, struct sc_hlane *l, int index, uint32_t *cqe_flags,
 		  uint32_t wait_flags);
 

@@ -31,6 +31,7 @@
 static char lib_path[SC_PATH_BUF]; /* of the library, for LD_PRELOAD; "" if not known */
 static char *routes_text;	   /* as it came, to be handed on */
 static bool stats_wanted;
+static int stats_fd = -1; /* a copy of standard error: programs close theirs at exit */
 
 /* ---- reading ---- */
 
@@ -389,13 +390,14 @@ static bool add(struct exec_mem *m, uint32_t *n, char *var)
 static bool nested(char *const *envp, long count)
 {
 	static const char name[] = "VHOST_SC_ROUTES=";
+	const size_t n = sizeof(name) - 1;
 	char *v, start[sizeof(name)];
 
 	for (long i = 0; i < count; i++) {
-		if (sc_copy_from_user(&v, envp + i, sizeof(v)) ||
-		    sc_copy_from_user(start, v, sizeof(name) - 1))
+		if (sc_copy_from_user(&v, envp + i, sizeof(v)) || sc_strnlen_user(v, n) != (long)n ||
+		    sc_copy_from_user(start, v, n))
 			continue;
-		if (memcmp(start, name, sizeof(name) - 1) == 0)
+		if (memcmp(start, name, n) == 0)
 			return true;
 	}
 	return false;
@@ -508,29 +510,38 @@ static void put_count(struct text *x, const char *name, uint64_t v)
 	put_dec(x, v);
 }
 
+void sc_stats_start(void)
+{
+	long fd = stats_wanted ? sc_sys3(__NR_fcntl, 2, F_DUPFD_CLOEXEC, 0) : -1;
+
+	stats_fd = fd < 0 ? -1 : sc_libfd_move((int)fd);
+}
+
 void sc_stats_at_exit(void)
 {
 	struct sc_intercept_stats is;
+	struct sc_serve_counts n;
 	char buf[512];
 	struct text x = {.at = buf, .end = buf + sizeof(buf)};
 	uint64_t remote = 0;
 
 	if (!stats_wanted)
 		return;
-	for (int i = 0; i < 128; i++)
-		remote += sc_counts.remote[i];
+	sc_counts_sum(&n);
+	for (uint32_t i = 0; i < SC_OP_MAX; i++)
+		remote += n.remote[i];
 	sc_intercept_get_stats(&is);
 	put_str(&x, "scrun: pid ");
 	put_dec(&x, (uint64_t)sc_sys0(__NR_getpid));
 	put_str(&x, ":");
 	put_count(&x, "remote", remote);
-	put_count(&x, "opens", sc_counts.remote[SC_OP_OPEN]);
-	put_count(&x, "reads", sc_counts.remote[SC_OP_READ]);
-	put_count(&x, "writes", sc_counts.remote[SC_OP_WRITE]);
-	put_count(&x, "stats", sc_counts.remote[SC_OP_STAT]);
-	put_count(&x, "sleeps", sc_counts.sleeps);
+	put_count(&x, "opens", n.remote[SC_OP_OPEN]);
+	put_count(&x, "reads", n.remote[SC_OP_READ]);
+	put_count(&x, "writes", n.remote[SC_OP_WRITE]);
+	put_count(&x, "stats", n.remote[SC_OP_STAT]);
+	put_count(&x, "sleeps", n.sleeps);
 	put_count(&x, "sites", is.sites_rewritten);
 	put_count(&x, "traps", is.traps);
 	put_str(&x, "\n");
-	sc_sys3(__NR_write, 2, buf, x.at - buf);
+	sc_sys3(__NR_write, stats_fd, buf, x.at - buf);
 }

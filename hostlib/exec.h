@@ -28,7 +28,9 @@ void sc_env_clean(char **envp);
 struct sc_serve_thread;
 void sc_exec_forget(struct sc_serve_thread *s);
 
-/* With VHOST_SC_STATS: prints what was served, to descriptor 2. */
+/* With VHOST_SC_STATS: keeps a descriptor to print to. At start, and in a forked child. */
+void sc_stats_start(void);
+/* With VHOST_SC_STATS: prints what was served, to what standard error was at start. */
 void sc_stats_at_exit(void);
 
 #endif

@@ -80,7 +80,8 @@ static bool harvest(struct sc_hlane *l)
 	}
 	while (l->done != done) {
 		take_cqe(l, &l->cqes[l->done & (l->depth - 1)]);
-		l->done++;
+		/* relaxed: a leader looks at it, too (lane_moved()) */
+		__atomic_store_n(&l->done, l->done + 1, __ATOMIC_RELAXED);
 	}
 	return true;
 }
@@ -95,7 +96,8 @@ static void wake_lane(struct sc_hlane *l)
 
 static bool lane_moved(const struct sc_hlane *l)
 {
-	return __atomic_load_n(&l->sh->done, __ATOMIC_ACQUIRE) != l->done;
+	return __atomic_load_n(&l->sh->done, __ATOMIC_ACQUIRE) !=
+	       __atomic_load_n(&l->done, __ATOMIC_RELAXED);
 }
 
 /* As leader: wakes the sleepers whose lanes moved; with `pass`, one more that becomes leader. */
@@ -234,7 +236,7 @@ void sc_lane_publish(struct sc_hlane *l)
 		sc_sys3(__NR_write, c->call, &one, sizeof(one));
 }
 
-int sc_lane_submit(struct sc_hlane *l, struct sc_slot *s)
+int sc_lane_submit(struct sc_thread *t, struct sc_hlane *l, struct sc_slot *s)
 {
 	uint32_t i = l->tail & (l->depth - 1), freed = l->ready & l->forget;
 
@@ -247,14 +249,15 @@ int sc_lane_submit(struct sc_hlane *l, struct sc_slot *s)
 	l->pending |= 1u << i;
 	l->slots[i] = *s;
 	l->tail++;
+	((struct sc_serve_thread *)t->serve)->counts.remote[s->op % SC_OP_MAX]++;
 	sc_lane_publish(l);
 	return (int)i;
 }
 
-static void cancel(struct sc_hlane *l, int index)
+static void cancel(struct sc_thread *t, struct sc_hlane *l, int index)
 {
 	struct sc_slot s = {.op = SC_OP_CANCEL, .arg0 = l->index, .arg1 = l->tags[index]};
-	int i = sc_lane_submit(l, &s);
+	int i = sc_lane_submit(t, l, &s);
 
 	/* Its own completion is of no interest; marked so that the slot frees itself. */
 	if (i >= 0)
@@ -288,7 +291,7 @@ static long sleep_for(struct sc_thread *t, struct sc_hlane *l, int index, uint32
 {
 	struct wait w = {0};
 
-	__atomic_fetch_add(&sc_counts.sleeps, 1, __ATOMIC_RELAXED);
+	((struct sc_serve_thread *)t->serve)->counts.sleeps++;
 	while (!(l->ready >> index & 1)) {
 		if (l->done == l->tail && !lane_moved(l)) {
 			l->dead = 1; /* all is completed, ours was not among it */
@@ -300,7 +303,7 @@ static long sleep_for(struct sc_thread *t, struct sc_hlane *l, int index, uint32
 		if (l->ready >> index & 1)
 			return 0;
 		if ((wait_flags & SC_WAIT_INTERRUPTIBLE) && !w.cancelled && sc_signal_waits(t)) {
-			cancel(l, index);
+			cancel(t, l, index);
 			w.cancelled = true;
 		}
 		if (past_deadline(l, &w)) {
@@ -355,13 +358,11 @@ long sc_lane_wait(struct sc_thread *t, struct sc_hlane *l, int index, uint32_t *
 long sc_lane_call(struct sc_thread *t, struct sc_hlane *l, struct sc_slot *s, uint32_t *cqe_flags,
 		  uint32_t wait_flags)
 {
-	int i = sc_lane_submit(l, s);
+	int i = sc_lane_submit(t, l, s);
 	long res;
 
 	if (i < 0)
 		return -EIO;
-	if (s->op < 128)
-		__atomic_store_n(&sc_counts.remote[s->op], sc_counts.remote[s->op] + 1, __ATOMIC_RELAXED);
 	res = wait_class(t, l, i, cqe_flags, wait_flags, spin_class(s));
 	if (res == -EINTR && (wait_flags & SC_WAIT_INTERRUPTIBLE))
 		return -SC_ERESTART;
@@ -397,7 +398,7 @@ static bool lane_open(struct sc_hlane *l, uint32_t depth_log2)
 	if (l->depth && l->depth != 1u << depth_log2)
 		return false;
 	l->dead = 0;
-	l->done = l->tail;
+	__atomic_store_n(&l->done, l->tail, __ATOMIC_RELAXED);
 	l->pending = 0;
 	l->ready = 0;
 	l->forget = 0;

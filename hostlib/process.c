@@ -28,10 +28,10 @@
 #define RANDOM_BATCH 32
 
 struct sc_proc sc_main_proc;
-struct sc_serve_counts sc_counts;
 
 static struct sc_mutex serve_lock; /* guards free_serves */
 static struct sc_serve_thread *free_serves;
+static struct sc_serve_thread *all_serves; /* atomic; only grows */
 
 static struct sc_mutex random_lock;
 static uint64_t random_pool[RANDOM_BATCH];
@@ -74,6 +74,31 @@ uint64_t sc_random(void)
 
 /* ---- threads ---- */
 
+static struct sc_serve_thread *serve_new(void)
+{
+	struct sc_serve_thread *s = sc_map(sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->all = __atomic_load_n(&all_serves, __ATOMIC_RELAXED);
+	while (!__atomic_compare_exchange_n(&all_serves, &s->all, s, false, __ATOMIC_RELEASE,
+					    __ATOMIC_RELAXED))
+		;
+	return s;
+}
+
+void sc_counts_sum(struct sc_serve_counts *out)
+{
+	struct sc_serve_thread *s = __atomic_load_n(&all_serves, __ATOMIC_ACQUIRE);
+
+	memset(out, 0, sizeof(*out));
+	for (; s; s = s->all) {
+		for (uint32_t i = 0; i < SC_OP_MAX; i++)
+			out->remote[i] += __atomic_load_n(&s->counts.remote[i], __ATOMIC_RELAXED);
+		out->sleeps += __atomic_load_n(&s->counts.sleeps, __ATOMIC_RELAXED);
+	}
+}
+
 struct sc_serve_thread *sc_serve_of(struct sc_thread *t)
 {
 	struct sc_serve_thread *s = t->serve;
@@ -86,10 +111,10 @@ struct sc_serve_thread *sc_serve_of(struct sc_thread *t)
 		free_serves = s->next;
 	sc_mutex_unlock(&serve_lock);
 	if (!s)
-		s = sc_map(sizeof(*s));
+		s = serve_new();
 	if (!s)
 		return NULL;
-	memset(s, 0, offsetof(struct sc_serve_thread, path));
+	memset(s, 0, offsetof(struct sc_serve_thread, all));
 	t->serve = s;
 	if (t->proc->vforked)
 		t->proc->vserve = s;
@@ -180,6 +205,7 @@ bool sc_serve_init(char **envp)
 	sc_dispatch_init();
 	sc_env_files(envp);
 	sc_env_clean(envp);
+	sc_stats_start();
 	return true;
 }
 
@@ -215,6 +241,17 @@ void sc_serve_after_fork_parent(struct sc_thread *t, long pid_or_error)
 	unlock_all(t->proc);
 }
 
+/* Lanes and counters are the parent's; the memory of its other threads is not worth a search. */
+static void serve_in_child(struct sc_thread *t)
+{
+	struct sc_serve_thread *s = t->serve;
+
+	free_serves = NULL;
+	all_serves = s;
+	if (s)
+		memset(s, 0, offsetof(struct sc_serve_thread, path));
+}
+
 void sc_serve_after_fork_child(struct sc_thread *t)
 {
 	struct sc_proc *p = t->proc;
@@ -224,7 +261,7 @@ void sc_serve_after_fork_child(struct sc_thread *t)
 	p->vserve = NULL;
 	p->posix_locks = 0; /* not inherited */
 	memset(p->vchan, 0, sizeof(p->vchan));
-	t->serve = NULL; /* its lanes are the parent's; the memory is not worth a search */
+	serve_in_child(t);
 	sc_mutex_reset(&p->fd_lock);
 	sc_mutex_reset(&serve_lock);
 	sc_mutex_reset(&random_lock);
@@ -232,9 +269,9 @@ void sc_serve_after_fork_child(struct sc_thread *t)
 	random_left = 0;
 	sc_fdtab_after_fork(p);
 	sc_libfd_close_all(p->cwd ? p->cwd->ticket_fd : -1);
+	sc_stats_start();
 	for (uint32_t i = 0; i < sc_ndoms; i++)
 		sc_dom_after_fork_child(&sc_doms[i]);
-	memset(&sc_counts, 0, sizeof(sc_counts));
 }
 
 /* ---- vfork ---- */

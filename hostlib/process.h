@@ -41,6 +41,12 @@ void sc_vchan_drop(struct sc_proc *p, uint32_t i);
 /* Starts what the C API needs in a program that is not intercepted. Any thread, any number of times. */
 bool sc_serve_init_api(void);
 
+/* Counters for scrun --stats, per thread, so that no line is written by two. */
+struct sc_serve_counts {
+	uint64_t remote[SC_OP_MAX]; /* requests by enum sc_op */
+	uint64_t sleeps;	    /* waits that slept instead of spinning */
+};
+
 /* Per thread, made at its first remote call. */
 struct sc_serve_thread {
 	struct {
@@ -50,12 +56,17 @@ struct sc_serve_thread {
 	struct sc_serve_thread *next; /* free list, or NULL */
 	bool force_walk; /* path.c: the call is looked at again after it failed natively */
 	void *exec_mem; /* exec.c: what an exec under way points to */
+	struct sc_serve_thread *all; /* list of all that were ever made; they are never unmapped */
+	struct sc_serve_counts counts; /* of all threads that had this structure */
 	char path[2][SC_PATH_BUF]; /* paths that t->native points to */
 	uint8_t scratch[16384];	   /* for one handler at a time: iovecs and the like */
 };
 
 /* The thread's serving state, allocated if need be. NULL: no memory. */
 struct sc_serve_thread *sc_serve_of(struct sc_thread *t);
+
+/* Adds up all threads' counters, roughly while they run. */
+void sc_counts_sum(struct sc_serve_counts *out);
 
 /* Random 64 bits, never 0; from getrandom. */
 uint64_t sc_random(void);
@@ -82,13 +93,5 @@ static inline size_t sc_strnlen(const char *s, size_t max)
 	sc_raw_syscall((nr), (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 #define sc_sys6(nr, a, b, c, d, e, f) \
 	sc_raw_syscall((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
-
-/* Counters for scrun --stats. Relaxed, per memory image. */
-struct sc_serve_counts {
-	uint64_t remote[128]; /* completed calls by enum sc_op */
-	uint64_t spins;	      /* waits that ended while spinning */
-	uint64_t sleeps;      /* waits that slept */
-};
-extern struct sc_serve_counts sc_counts;
 
 #endif

@@ -19,14 +19,15 @@
 #include "fake.h"
 
 struct fake_channel fake;
-fake_answer *volatile fake_agent = fake_good;
-volatile uint32_t fake_attached;
-volatile uint32_t fake_status;
-volatile uint32_t fake_silent;
+fake_answer *_Atomic fake_agent = fake_good;
+_Atomic uint32_t fake_attached;
+_Atomic uint32_t fake_status;
+_Atomic uint32_t fake_silent;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t heads[SC_MAX_LANES];
-static int listener, peer = -1;
+static int listener;
+static _Atomic int peer = -1;
 static int ticket_peers[4096];
 static uint32_t ntickets;
 
@@ -216,10 +217,12 @@ static void *broker(void *arg)
 	for (;;) {
 		pthread_t t;
 
-		peer = accept(listener, NULL, NULL);
-		if (peer < 0)
+		int sock = accept(listener, NULL, NULL);
+
+		if (sock < 0)
 			die("accept");
-		pthread_create(&t, NULL, client, (void *)(long)peer);
+		peer = sock;
+		pthread_create(&t, NULL, client, (void *)(long)sock);
 		pthread_detach(t);
 	}
 	return NULL;

@@ -28,7 +28,7 @@ extern struct fake_channel fake;
  * tag is already right), false if nothing is to be written.
  */
 typedef int fake_answer(const struct sc_slot *s, struct sc_cqe *c, struct sc_lane *lane, uint32_t index);
-extern fake_answer *volatile fake_agent;
+extern fake_answer *_Atomic fake_agent;
 
 /* Answers sensibly: opens give handle 5, reads give 'r', paths succeed. */
 fake_answer fake_good;
@@ -37,11 +37,11 @@ fake_answer fake_good;
 void fake_start(void);
 
 /* How many attachments there were. */
-extern volatile uint32_t fake_attached;
+extern _Atomic uint32_t fake_attached;
 /* What the next attachment is answered: enum sc_attach_status. */
-extern volatile uint32_t fake_status;
+extern _Atomic uint32_t fake_status;
 /* The agent's heart stops (0: beats). */
-extern volatile uint32_t fake_silent;
+extern _Atomic uint32_t fake_silent;
 /* Closes the broker's end of the attachment. */
 void fake_hang_up(void);
 

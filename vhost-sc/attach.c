@@ -560,6 +560,8 @@ void client_tick(struct broker *b, uint64_t now)
 	struct client *next;
 
 	for (struct client *c = b->clients.head; c; c = next) {
+		/* c->b is b, which the analyzer does not know: the list's head is not what was
+		 * freed. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
 		next = c->next;
 		if (c->state != CLIENT_NEW && c->state != CLIENT_WAITING)
 			continue;

@@ -223,9 +223,8 @@ static const char *command(struct broker *b, const char *line, size_t len, struc
 	       "are";
 }
 
-static void drop(struct ctl_client *c)
+static void drop(struct broker *b, struct ctl_client *c)
 {
-	struct broker *b = c->b;
 	struct ctl_client **at;
 	int fd = c->src.fd;
 
@@ -249,7 +248,7 @@ static bool flush(struct ctl_client *c)
 		if (n == -EAGAIN)
 			break;
 		if (n < 0) {
-			drop(c);
+			drop(c->b, c);
 			return false;
 		}
 		c->out_sent += (size_t)n;
@@ -299,7 +298,7 @@ static void on_ctl(struct source *src, uint32_t events)
 	if (n < 0 && errno == EAGAIN)
 		return;
 	if (n <= 0) {
-		drop(c);
+		drop(c->b, c);
 		return;
 	}
 	c->in_len += (size_t)n;
@@ -311,7 +310,7 @@ static void on_ctl(struct source *src, uint32_t events)
 		memmove(c->in, newline + 1, c->in_len);
 	}
 	if (c->out.failed || c->in_len == sizeof(c->in)) {
-		drop(c);
+		drop(c->b, c);
 		return;
 	}
 	flush(c);
@@ -366,7 +365,7 @@ void ctl_close(struct broker *b)
 	int fd = b->ctl.listener.fd;
 
 	while (b->ctl.head)
-		drop(b->ctl.head);
+		drop(b, b->ctl.head);
 	loop_del(&b->loop, &b->ctl.listener);
 	if (fd >= 0)
 		close(fd);

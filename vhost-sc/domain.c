@@ -333,7 +333,7 @@ void domain_message(struct broker *b, const union agent_msg *msg, size_t len)
 
 	if (len < sizeof(*h) || h->len != len || !length_ok(h->type, len)) {
 		snprintf(why, sizeof(why), "malformed message: type %u, %zu bytes",
-			 len < sizeof(*h) ? 0 : h->type, len);
+			 len < sizeof(*h) ? 0u : h->type, len);
 		b->tr->drop(b, why);
 		return;
 	}

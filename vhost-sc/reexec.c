@@ -187,7 +187,8 @@ int reexec_load(struct broker *b)
 	struct stat st;
 	void *data;
 	int err;
-	int fd = atoi(getenv(STATE_ENV));
+	const char *env = getenv(STATE_ENV);
+	int fd = env ? (int)strtol(env, NULL, 10) : -1;
 
 	unsetenv(STATE_ENV);
 	if (fstat(fd, &st))

@@ -17,11 +17,12 @@ int sock_listen(const char *path, int type, mode_t mode)
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	mode_t old_mask;
 	int err;
+	size_t len = strlen(path);
 	int fd;
 
-	if (strlen(path) >= sizeof(addr.sun_path))
+	if (len >= sizeof(addr.sun_path))
 		return -ENAMETOOLONG;
-	strcpy(addr.sun_path, path);
+	memcpy(addr.sun_path, path, len);
 	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;

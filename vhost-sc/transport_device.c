@@ -242,7 +242,7 @@ static int device_open(struct broker *b)
 	if (!d)
 		return -ENOMEM;
 	snprintf(path, sizeof(path), "%s/vhost.sock", b->cfg->dir);
-	err = vu_open(&d->vu, b->cfg->vhost_socket ? b->cfg->vhost_socket : path, -1);
+	err = vu_open(&d->vu, b->cfg->vhost_socket ? b->cfg->vhost_socket : path);
 	if (err)
 		log_error("cannot listen at %s: %s",
 			  b->cfg->vhost_socket ? b->cfg->vhost_socket : path, strerror(-err));

@@ -724,7 +724,8 @@ static void on_accept(struct source *src, uint32_t events)
 	vu->ops->connected(vu);
 }
 
-int vu_open(struct vhost_user *vu, const char *path, int listen_fd)
+/* Everything but the fields up to window_size. Returns 0 or -errno. */
+static int init(struct vhost_user *vu, int listen_fd)
 {
 	int err;
 
@@ -733,14 +734,17 @@ int vu_open(struct vhost_user *vu, const char *path, int listen_fd)
 	vu->backend.fd = -1;
 	for (uint32_t i = 0; i < VU_MAX_QUEUES; i++)
 		vu->q[i] = (struct virtqueue){.kick = -1, .call = -1};
-	if (listen_fd < 0)
-		listen_fd = sock_listen(path, SOCK_STREAM, 0600);
-	if (listen_fd < 0)
-		return listen_fd;
 	err = loop_add(vu->loop, &vu->listener, listen_fd, EPOLLIN, on_accept);
 	if (err)
 		close(listen_fd);
 	return err;
+}
+
+int vu_open(struct vhost_user *vu, const char *path)
+{
+	int fd = sock_listen(path, SOCK_STREAM, 0600);
+
+	return fd < 0 ? fd : init(vu, fd);
 }
 
 void vu_close(struct vhost_user *vu)
@@ -813,7 +817,7 @@ int vu_load(struct vhost_user *vu, struct blob_in *in)
 
 	if (listener < 0)
 		return -EBADMSG;
-	err = vu_open(vu, NULL, listener);
+	err = init(vu, listener);
 	if (err)
 		return err;
 	vu->features = blob_get_u64(in);

@@ -117,9 +117,9 @@ struct vhost_user {
 	size_t reply_got;
 };
 
-/* Prepares the structure and starts listening at `path`, or takes over listen_fd if that is not -1.
- * The fields up to window_size have been set. Returns 0 or -errno. */
-int vu_open(struct vhost_user *vu, const char *path, int listen_fd);
+/* Prepares the structure and starts listening at `path`. The fields up to window_size have been
+ * set. Returns 0 or -errno. */
+int vu_open(struct vhost_user *vu, const char *path);
 
 /* Disconnects and stops listening, without calling back. */
 void vu_close(struct vhost_user *vu);

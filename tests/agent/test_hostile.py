@@ -130,7 +130,7 @@ def run(seed, rounds):
         with Agent(outside + "/export", pollers=1, args=["--log-level", "error"]) as agent:
             good = agent.attach()
             root = good.root()
-            h = good.open(root, "good", os.O_RDWR | os.O_CREAT, 0o600)
+            h = good.open(root, "good", os.O_RDWR | os.O_CREAT, 0o600, secret=rng.getrandbits(64) | 1)
             user = (1001, 1001) if os.geteuid() == 0 else (None, None)
             bad = None
             for i in range(rounds):
@@ -144,7 +144,8 @@ def run(seed, rounds):
                     t = time.monotonic()
                     assert good.call("NOP", arg0=i) == i
                     data = b"%d" % i
-                    assert good.write(h, data, 0) == len(data) and good.read(h, len(data), 0) == data
+                    put, got = good.write(h, data, 0), good.read(h, len(data), 0)
+                    assert (put, got) == (len(data), data), "round %d: wrote %r, read %r instead of %r" % (i, put, got, data)
                     slowest = max(slowest, time.monotonic() - t)
                     agent.pump(0)
                 if i % 200 == 199:

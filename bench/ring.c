@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * scbench-ring - null calls and reads through the C API (hostsc.h), for scbench. See measure.h for
+ *how it is spoken to.
+ *
+ *	scbench-ring [--cpu N] [--sleepy] [measure.h's options] DOMAIN
+ *
+ * Commands:
+ *	null COUNT                       one call at a time
+ *	batch COUNT DEPTH                DEPTH calls submitted together, all awaited, and again
+ *	pause COUNT MICROSECONDS         one call at a time, each after a pause in which the agent
+ *falls asleep; the pauses are not in the time, but what they cost is in the CPU times read COUNT
+ *SIZE DEPTH PATH       reads of a file below the export root into shared buffers, DEPTH at a time
+ *	idle COUNT                       COUNT milliseconds of doing nothing
+ *
+ * --sleepy: moves to the CPU before it attaches. The library does not spin when it may run on one
+ *CPU only, so that every wait of such a process sleeps. Without it the process attaches first, sees
+ *all CPUs, and spins as it would.
+ */
+#include "measure.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <hostsc.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define DEPTH_MAX 256u
+#define WAIT_MS	  30000u
+
+static struct hsc_ring *ring;
+
+/* Takes one completion and returns its result. */
+static int64_t take(void)
+{
+	struct hsc_cqe *cqe;
+	int64_t res;
+	int err = hsc_wait_cqe_timeout(ring, &cqe, WAIT_MS);
+
+	if (err)
+		return err;
+	res = cqe->res;
+	hsc_cqe_seen(ring, cqe);
+	return res;
+}
+
+static int null_once(void)
+{
+	struct hsc_sqe *sqe = hsc_get_sqe(ring);
+	int n;
+
+	if (!sqe)
+		return -EBUSY;
+	hsc_prep_nop(sqe, 0);
+	n = hsc_submit(ring);
+	return n < 0 ? n : (int)take();
+}
+
+static int run_null(uint64_t count, int argc, char **argv)
+{
+	int err = 0;
+
+	measure_begin();
+	for (uint64_t i = 0; i < count && !err; i++)
+		err = null_once();
+	measure_end();
+	return err;
+}
+
+/* Submits `n` null calls together and takes their completions. */
+static int null_batch(unsigned int n)
+{
+	struct hsc_cqe *cqes[DEPTH_MAX];
+	unsigned int got, left = n;
+	int err;
+
+	for (unsigned int i = 0; i < n; i++) {
+		struct hsc_sqe *sqe = hsc_get_sqe(ring);
+
+		if (!sqe)
+			return -EBUSY;
+		hsc_prep_nop(sqe, i);
+	}
+	err = hsc_submit(ring);
+	if (err < 0)
+		return err;
+	while (left) {
+		got = hsc_peek_batch_cqe(ring, cqes, left);
+		if (!got) {
+			err = hsc_wait_cqe_timeout(ring, cqes, WAIT_MS);
+			if (err)
+				return err;
+			continue;
+		}
+		hsc_cq_advance(ring, got);
+		left -= got;
+	}
+	return 0;
+}
+
+static int run_batch(uint64_t count, int argc, char **argv)
+{
+	unsigned int depth = (unsigned int)strtoul(argv[0], NULL, 10);
+	int err = 0;
+
+	if (depth < 1 || depth > DEPTH_MAX)
+		return -EINVAL;
+	measure_begin();
+	for (uint64_t left = count; left && !err; left -= left < depth ? left : depth)
+		err = null_batch(left < depth ? (unsigned int)left : depth);
+	measure_end();
+	return err;
+}
+
+static void pause_us(long us)
+{
+	struct timespec ts = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
+
+	nanosleep(&ts, NULL);
+}
+
+static int run_pause(uint64_t count, int argc, char **argv)
+{
+	long us = strtol(argv[0], NULL, 10);
+	int64_t spent = 0;
+	int err = 0;
+
+	measure_begin();
+	for (uint64_t i = 0; i < count && !err; i++) {
+		int64_t start;
+
+		pause_us(us);
+		start = measure_now();
+		err = null_once();
+		spent += measure_now() - start;
+	}
+	measure_end();
+	measure_set_ns(spent);
+	return err;
+}
+
+static int run_idle(uint64_t count, int argc, char **argv)
+{
+	measure_begin();
+	pause_us((long)count * 1000);
+	measure_end();
+	return 0;
+}
+
+/* A file being read with several requests under way. */
+struct reader {
+	hsc_handle h;
+	void *buf[DEPTH_MAX];
+	unsigned int size, depth;
+	uint64_t pos, end; /* of the file; reading starts over at its end */
+};
+
+static int reader_ask(struct reader *r, unsigned int i)
+{
+	struct hsc_sqe *sqe = hsc_get_sqe(ring);
+
+	if (!sqe)
+		return -EBUSY;
+	if (r->pos + r->size > r->end)
+		r->pos = 0;
+	hsc_prep_read(sqe, r->h, r->buf[i], r->size, r->pos);
+	hsc_sqe_set_data64(sqe, i);
+	r->pos += r->size;
+	return 0;
+}
+
+/* Awaits one read and returns its buffer's number, or -errno. */
+static int reader_take(struct reader *r)
+{
+	struct hsc_cqe *cqe;
+	int i = hsc_wait_cqe_timeout(ring, &cqe, WAIT_MS);
+
+	if (i)
+		return i;
+	i = (int)cqe->user_data;
+	if (cqe->res != (int64_t)r->size)
+		i = cqe->res < 0 ? (int)cqe->res : -EIO;
+	hsc_cqe_seen(ring, cqe);
+	return i;
+}
+
+static int reader_loop(struct reader *r, uint64_t count)
+{
+	uint64_t asked = 0, taken = 0;
+	int err = 0, i;
+
+	for (; asked < count && asked < r->depth && !err; asked++)
+		err = reader_ask(r, (unsigned int)asked);
+	while (!err && taken < count) {
+		err = hsc_submit(ring);
+		if (err < 0)
+			return err;
+		i = reader_take(r);
+		if (i < 0)
+			return i;
+		taken++;
+		err = asked < count ? reader_ask(r, (unsigned int)i) : 0;
+		asked++;
+	}
+	return err;
+}
+
+static int run_read(uint64_t count, int argc, char **argv)
+{
+	struct reader r = {.size = (unsigned int)strtoul(argv[0], NULL, 10),
+			   .depth = (unsigned int)strtoul(argv[1], NULL, 10),
+			   .end = strtoull(argv[2], NULL, 10)};
+	int err;
+
+	if (!r.size || r.depth < 1 || r.depth > DEPTH_MAX || r.end < r.size)
+		return -EINVAL;
+	err = hsc_open(ring, HSC_ROOT, argv[3], O_RDONLY, 0, &r.h);
+	if (err)
+		return err;
+	for (unsigned int i = 0; i < r.depth && !err; i++) {
+		r.buf[i] = hsc_buf_alloc(ring, r.size);
+		if (!r.buf[i])
+			err = -ENOMEM;
+	}
+	measure_begin();
+	if (!err)
+		err = reader_loop(&r, count);
+	measure_end();
+	for (unsigned int i = 0; i < r.depth; i++)
+		if (r.buf[i])
+			hsc_buf_free(ring, r.buf[i]);
+	hsc_close(ring, r.h);
+	return err;
+}
+
+static const struct measure_command commands[] = {
+    {"null", run_null, 0}, {"batch", run_batch, 1}, {"pause", run_pause, 1},
+    {"read", run_read, 4}, {"idle", run_idle, 0},   {NULL, NULL, 0},
+};
+
+static bool sleepy;
+
+static int attach(int argc, char **argv)
+{
+	int err = sleepy ? measure_pin(measure_cpu) : 0;
+
+	if (argc != 1) {
+		fprintf(stderr, "usage: scbench-ring [options] DOMAIN\n");
+		return 2;
+	}
+	if (!err)
+		err = hsc_queue_init(argv[0], DEPTH_MAX, 0, &ring);
+	if (err) {
+		fprintf(stderr, "scbench-ring: domain %s: %s: %s\n", argv[0], strerror(-err),
+			hsc_strerror(argv[0]));
+		return 1;
+	}
+	err = measure_pin(measure_cpu);
+	if (err)
+		fprintf(stderr, "scbench-ring: cannot move to CPU %d\n", measure_cpu);
+	return err ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	int status;
+
+	if (argc > 1 && !strcmp(argv[1], "--sleepy")) {
+		sleepy = true;
+		argv[1] = argv[0];
+		argc--;
+		argv++;
+	}
+	status = measure_main(argc, argv, commands, attach);
+	if (ring)
+		hsc_queue_exit(ring);
+	return status;
+}

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""scbench_cli.py - the command line."""
+
+import argparse
+import sys
+import textwrap
+
+import scbench_report
+import scbench_run
+import scbench_workloads as wl
+from scbench_common import Refusal, say
+
+SETS = ('quick',) + wl.GROUPS + ('all',)
+
+
+def _list(args):
+    """`scbench list`: every workload, its reason and its base cases."""
+    group = None
+    for w in wl.workloads():
+        if w.group != group:
+            group = w.group
+            print(f'{group}')
+        marks = ', quick' if w.quick else ''
+        print(f'  {w.name}{marks}')
+        print(f'      {w.title}')
+        print(textwrap.fill('why: ' + w.why, 118, initial_indent='      ', subsequent_indent='           '))
+        bases = ', '.join(side.title + (f' (bar: {scbench_report.bar_text(w.bars[name])})' if name in w.bars else '')
+                          for name, side in w.bases.items())
+        print(f'      base: {bases or "none"}' + (f' (bar: less than {w.cpu_bar:g} % of one core)' if w.cpu_bar else ''))
+    return 0
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text}: must be at least 1')
+    return value
+
+
+def parser():
+    top = argparse.ArgumentParser(prog='scbench', description='Measures service domains against the native kernel.',
+                                  epilog='Exit status: 0 done, 1 failed, 2 asked for wrongly, 130 interrupted. See scbench(1).')
+    commands = top.add_subparsers(dest='command', metavar='COMMAND', required=True)
+
+    cmd = commands.add_parser('list', help='what is measured, why, and against what')
+    cmd.set_defaults(run=_list)
+
+    cmd = commands.add_parser('run', help='measure; repeat the command to go on with a run that was stopped')
+    cmd.add_argument('what', choices=SETS, help='which workloads')
+    cmd.add_argument('--out', required=True, metavar='DIR', help='where samples are kept, and files for the work are made')
+    cmd.add_argument('--repeat', type=_positive, default=10, metavar='N', help='samples of each side (default 10; the least '
+                     'for a figure that is to be believed)')
+    cmd.add_argument('--domain', default='loopback', metavar='NAME', help='a domain that runs; default "loopback": a loopback '
+                     'domain is started for the run')
+    cmd.add_argument('--seed', type=int, default=1, metavar='N', help='of file contents and of orders (default 1)')
+    cmd.add_argument('--sample-ms', type=_positive, default=40, metavar='MS', help='length of a sample (default 40)')
+    cmd.add_argument('--nice', type=int, default=0, choices=range(-20, 20), metavar='N',
+                     help='nice value of both sides and of the domain; -20 on a machine that others use too (default 0)')
+    cmd.set_defaults(run=scbench_run.run)
+
+    cmd = commands.add_parser('report', help='table, DIR/results.json and DIR/report.html of a run')
+    cmd.add_argument('dir', metavar='DIR')
+    cmd.add_argument('--compare', metavar='DIR2', help='another run, shown beside it')
+    cmd.set_defaults(run=scbench_report.run)
+    return top
+
+
+def main():
+    args = parser().parse_args()
+    try:
+        return args.run(args)
+    except Refusal as err:
+        say(f'scbench: {err}')
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except KeyboardInterrupt:
+        say('scbench: interrupted; what was measured is kept, the same command goes on')
+        return 130

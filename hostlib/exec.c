@@ -88,10 +88,12 @@ static uint32_t line_len(const char *s)
 
 bool sc_env_routes(char **envp)
 {
-	char *text = env_get(envp, "VHOST_SC_ROUTES="), *dir = env_get(envp, "VHOST_SC_RUNDIR=");
+	char *text = env_get(envp, "VHOST_SC_ROUTES="), *dir = env_get(envp, "VHOST_SC_AT=");
 	char *lib = env_get(envp, "VHOST_SC_LIB="), *stats = env_get(envp, "VHOST_SC_STATS=");
 	uint32_t n;
 
+	if (!dir)
+		dir = env_get(envp, "VHOST_SC_RUNDIR=");
 	if (dir)
 		sc_chan_set_rundir(dir); /* the C API needs it without routes, too */
 	if (!text || !*text)
@@ -186,7 +188,8 @@ void sc_env_files(char **envp)
 static bool is_ours(const char *var)
 {
 	static const char *const names[] = {"VHOST_SC_LIB=", "VHOST_SC_ROUTES=", "VHOST_SC_FDS=",
-					    "VHOST_SC_CWD=", "VHOST_SC_LOCKS="};
+					    "VHOST_SC_CWD=", "VHOST_SC_LOCKS=",
+					    "VHOST_SC_AT="};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		size_t n = strlen(names[i]);
@@ -340,7 +343,7 @@ static char *var_preload(struct text *x, const char *user, size_t len)
 
 /* ---- the hook ---- */
 
-#define OUR_VARS 6u
+#define OUR_VARS 7u
 
 struct exec_mem {
 	uint64_t bytes;
@@ -432,6 +435,7 @@ static long build(struct sc_thread *t, struct exec_mem *m, char *const *envp, ui
 	ok = add(m, &n, var_preload(&x, preload, preload_len));
 	ok = ok && add(m, &n, var_simple(&x, "VHOST_SC_LIB=", lib_path));
 	ok = ok && add(m, &n, var_simple(&x, "VHOST_SC_ROUTES=", routes_text));
+	ok = ok && add(m, &n, var_simple(&x, "VHOST_SC_AT=", sc_chan_rundir()));
 	ok = ok && add(m, &n, var_fds(&x, t));
 	if (ok && t->proc->cwd)
 		ok = add(m, &n, var_cwd(&x, t));

@@ -6,6 +6,7 @@
  *   LD_PRELOAD         the library first, then what the program had there
  *   VHOST_SC_LIB       path of the library
  *   VHOST_SC_ROUTES    NAME:HOSTPATH[=EXPORT], one a line; newline, '%' (and, inside parts, ':' and '=') as %XX
+ *   VHOST_SC_AT        where the brokers' sockets are: $VHOST_SC_RUNDIR as the first program had it
  *   VHOST_SC_FDS       fd:domain:ticket:handle:secret:flags:type:inode:route, in hexadecimal but the domain, one a line.
  *                      inode is that of the ticket's socket: a descriptor that is something else by now is left alone
  *   VHOST_SC_CWD       the same for the working directory, whose fd is a descriptor of the library

@@ -284,16 +284,25 @@ static void on_request(struct client *c, const struct sc_attach_req *m)
 	c->seq = m->h.seq;
 	c->tickets = m->tickets;
 	c->features = m->features & SC_FEATURES;
+	c->wait_end = loop_now() + wait;
 	if (!check_request(c, m))
 		return;
 	if (b->restart)
 		wait_until(c, loop_now() + RESTART_MS + SESSION_ATTACH_MS);
 	else if (b->dom.state == DOM_STARTING && wait)
-		wait_until(c, loop_now() + wait);
+		wait_until(c, c->wait_end);
 	else if (b->dom.state != DOM_READY)
 		refuse_for_state(c);
 	else if (!try_attach(c))
 		wait_until(c, loop_now() + SESSION_SLOT_MS);
+}
+
+void client_attach_again(struct client *c)
+{
+	if (c->wait_end > loop_now() && c->b->dom.state != DOM_DOWN)
+		wait_until(c, c->wait_end);
+	else
+		refuse_for_state(c);
 }
 
 void client_serve_waiting(struct broker *b)
@@ -601,6 +610,7 @@ void client_save(const struct broker *b, struct blob_out *out)
 		blob_put_u32(out, c->seq);
 		blob_put_u32(out, c->tickets);
 		blob_put_u64(out, c->features);
+		blob_put_u64(out, c->wait_end);
 		blob_put_u32(out, c->process);
 		blob_put_u32(out, c->slot ? c->slot->n : 0);
 		blob_put_u32(out, c->event_due);
@@ -630,6 +640,7 @@ static int load_client(struct broker *b, struct blob_in *in)
 	c->seq = blob_get_u32(in);
 	c->tickets = blob_get_u32(in);
 	c->features = blob_get_u64(in);
+	c->wait_end = blob_get_u64(in);
 	c->process = blob_get_u32(in);
 	slot = blob_get_u32(in);
 	c->event_due = blob_get_u32(in);

@@ -59,6 +59,7 @@ struct client {
 	uint32_t seq;
 	uint32_t tickets;
 	uint64_t features;
+	uint64_t wait_end; /* it is willing to wait for the domain until then */
 
 	uint32_t process;  /* index in broker.procs, from ATTACHING on */
 	struct slot *slot; /* from ATTACHING on */
@@ -82,6 +83,10 @@ void client_drop(struct client *c, const char *why);
 void client_attached(struct client *c);
 void client_attach_failed(struct client *c, uint32_t status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* From session.c: the agent ended during the attach. The client waits for the next one, if it is
+ * willing to. */
+void client_attach_again(struct client *c);
 
 /* Tells the process which incarnation serves, and its doorbells. */
 void client_event(struct client *c);

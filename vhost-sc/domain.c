@@ -111,8 +111,8 @@ void domain_peer(struct broker *b, bool there)
 	d->state = DOM_DOWN;
 	set_why(d, "the VM is not running");
 	log_info("%s disconnected", b->tr->name);
-	end_incarnation(b);
 	session_memory_gone(b);
+	end_incarnation(b);
 	client_serve_waiting(b);
 }
 
@@ -138,8 +138,8 @@ void domain_link(struct broker *b, bool up)
 		d->peer_since = loop_now(); /* the boot that follows is timed from here */
 		d->state = DOM_STARTING;
 		set_why(d, "the guest is starting anew");
-		end_incarnation(b);
 		session_memory_gone(b);
+		end_incarnation(b);
 		return;
 	}
 	log_debug("link to the guest is up");

@@ -356,12 +356,14 @@ void session_agent_gone(struct broker *b)
 {
 	for (uint32_t i = 1; i <= b->cfg->channels; i++) {
 		struct slot *s = &b->sessions.slots[i];
+		struct client *c = s->client;
 		bool announced = s->announced;
 
 		s->announced = false;
 		s->served = false;
-		if (s->state == SLOT_ATTACHING && announced) {
-			fail_attach(b, s, "its agent ended during the attach; try again");
+		if (s->state == SLOT_ATTACHING) {
+			session_end(b, s);
+			client_attach_again(c);
 		} else if (s->state == SLOT_DETACHING && announced) {
 			let_go(b, s);
 		} else if (s->state == SLOT_LIVE) {

@@ -713,9 +713,18 @@ class Incarnations(Case):
         c.request()
         a.expect_attach(answer=False)
         a.close()
-        rep = c.reply()
-        self.assertEqual(rep["status"], peers.ERROR)
-        self.assertIn("try again", rep["text"])
+        self.assertEqual(c.reply()["status"], peers.DOWN)
+
+    def test_agent_restarts_during_attach(self):
+        """A program that is willing to wait gets its channel from the next incarnation."""
+        a = self.agent()
+        c = self.client()
+        c.request(wait_ms=20000)
+        a.expect_attach(answer=False)
+        a.hello()
+        a.expect_start()
+        a.expect_attach()
+        self.assertEqual(c.reply()["incarnation"], 2)
 
     def test_quiesce_and_shutdown(self):
         a = self.agent()

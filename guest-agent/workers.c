@@ -110,7 +110,7 @@ static void spin(struct workers *w)
 	int64_t end;
 
 	/* One spinner is enough, and none where it would take the CPU from a poller. */
-	if (w->agent->ncpus_online <= w->agent->npollers)
+	if (w->agent->ncpus_online <= w->agent->opt.npollers)
 		return;
 	if (atomic_fetch_add_explicit(&w->spinning, 1, memory_order_relaxed) == 0) {
 		end = now_ns() + SPIN_NS;

@@ -13,20 +13,31 @@ from scbench_common import Refusal, say
 SETS = ('quick',) + wl.GROUPS + ('all',)
 
 
+def _entry(mine):
+    """The lines for a workload, or for all of a series."""
+    w = mine[0]
+    quick = [x.name for x in mine if x.quick]
+    print('  ' + ', '.join(x.name for x in mine) + (' (quick)' if len(quick) == len(mine) else ''))
+    if quick and len(quick) < len(mine):
+        print('      in quick: ' + ', '.join(quick))
+    for x in mine if len(mine) == 1 else (mine[0], mine[-1]):
+        print(f'      {x.title}')
+    print(textwrap.fill('why: ' + w.why, 118, initial_indent='      ', subsequent_indent='           '))
+    bases = [side.title + ''.join(f' (bar: {scbench_report.bar_text(x.bars[name])}' + (f' for {x.name})' if len(mine) > 1 else ')')
+                                  for x in mine if name in x.bars) for name, side in w.bases.items()]
+    print(f'      base: {", ".join(bases) or "none"}' + (f' (bar: less than {w.cpu_bar:g} % of one core)' if w.cpu_bar else ''))
+
+
 def _list(args):
-    """`scbench list`: every workload, its reason and its base cases."""
-    group = None
-    for w in wl.workloads():
-        if w.group != group:
-            group = w.group
-            print(f'{group}')
-        marks = ', quick' if w.quick else ''
-        print(f'  {w.name}{marks}')
-        print(f'      {w.title}')
-        print(textwrap.fill('why: ' + w.why, 118, initial_indent='      ', subsequent_indent='           '))
-        bases = ', '.join(side.title + (f' (bar: {scbench_report.bar_text(w.bars[name])})' if name in w.bars else '')
-                          for name, side in w.bases.items())
-        print(f'      base: {bases or "none"}' + (f' (bar: less than {w.cpu_bar:g} % of one core)' if w.cpu_bar else ''))
+    """`scbench list`: every workload, its reason and its base cases; those of a series together."""
+    shown = set()
+    for group in wl.GROUPS:
+        print(group)
+        for w in wl.select(group):
+            if w.series and w.series in shown:
+                continue
+            shown.add(w.series)
+            _entry([x for x in wl.select(group) if x.series == w.series] if w.series else [w])
     return 0
 
 

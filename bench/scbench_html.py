@@ -84,6 +84,12 @@ def _ratio_rows(figures):
     return [(f, b) for f in figures for b in f['bases'].values()]
 
 
+def _bar(b):
+    """The bar as a ratio, or None if there is none or it is one in nanoseconds."""
+    bar = b.get('bar', '')
+    return float(bar[:-2]) if bar.endswith(' x') else None
+
+
 def _ratio_row(axis, y, f, b, there):
     """One line of the ratio plot: interval, time ratio, CPU ratio, bar, and the other run's ratio."""
     r = b['ratio']
@@ -97,9 +103,8 @@ def _ratio_row(axis, y, f, b, there):
     if there:
         parts.append(_mark('diamond', axis.at(there['median']), y, LIGHT, f'other run {there["median"]:.2f}'))
     parts.append(_mark('disc', axis.at(r['median']), y, DARK, f'time ratio {r["median"]:.2f}'))
-    bar = b.get('bar', '')
-    if bar.endswith(' x'):
-        x = axis.at(float(bar[:-2]))
+    if _bar(b):
+        x = axis.at(_bar(b))
         parts.append(_line(x, y - 8, x, y + 8, '#000', 2))
     return ''.join(parts)
 
@@ -107,7 +112,7 @@ def _ratio_row(axis, y, f, b, there):
 def _bound(figures, other):
     values = [1.0]
     for f, b in _ratio_rows(figures) + _ratio_rows(other):
-        values += [v for v in (b['ratio']['low'], b['ratio']['median'], b['ratio']['high']) if v]
+        values += [v for v in (b['ratio']['low'], b['ratio']['median'], b['ratio']['high'], _bar(b)) if v]
         if sum(b['cpu_ns'].values()) and sum(f['cpu_ns'].values()):
             values.append(sum(f['cpu_ns'].values()) / sum(b['cpu_ns'].values()))
     return min(values), max(values)
@@ -126,14 +131,14 @@ def ratio_plot(figures, other, group):
     rows = _ratio_rows(figures)
     theirs = {(f['name'], b['title']): b['ratio'] for f, b in _ratio_rows(other)}
     bottom = 40 + 22 * len(rows)
-    axis = LogAxis(*_bound(figures, other), 330, WIDTH - 20)
+    axis = LogAxis(*_bound(figures, other), 350, WIDTH - 20)
     parts = []
     for v in axis.ticks():
         x = axis.at(v)
         parts += [_line(x, 30, x, bottom, '#ddd'), _text(x, bottom + 16, f'{v:g}', 'middle')]
     parts.append(_line(axis.at(1), 30, axis.at(1), bottom, '#000', 1, '5 3'))
     parts += [_ratio_row(axis, 45 + 22 * i, f, b, theirs.get((f['name'], b['title']))) for i, (f, b) in enumerate(rows)]
-    parts.append(_text(600, bottom + 34, 'ours / base case (no unit; logarithmic; left of 1: ours takes less)', 'middle'))
+    parts.append(_text(610, bottom + 34, 'ours / base case (no unit; logarithmic; left of 1: ours takes less)', 'middle'))
     entries = [('disc', DARK, 'time, with 95 % interval'), ('triangle', GREY, 'CPU of all parties')]
     parts += _key(12, entries + ([('diamond', LIGHT, 'time, other run')] if other else []))
     parts.append(_text(8, 16, 'upright stroke: the bar to be met'))

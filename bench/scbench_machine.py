@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """scbench_machine.py - the machine that a run ran on, and how busy others kept it meanwhile."""
 
+import glob
+import hashlib
 import os
 import platform
 import re
 import subprocess
 import time
 
-from scbench_common import TOP, in_tree, read_text
+from scbench_common import TOP, Refusal, find, in_tree, read_text
 
 # More than so much of the machine used by others, and a figure is marked.
 BUSY_SHARE = 0.10
@@ -35,6 +37,22 @@ def revision():
     changed = _output(base + ['status', '--porcelain', '--untracked-files=no', '--', 'bench', 'include', 'hostlib', 'guest-agent',
                               'vhost-sc'])
     return name + ('+' if name and changed else '')
+
+
+def fingerprint():
+    """A short hash of the programs that are measured: what a run may be continued with."""
+    parts = [find('scrun', 'hostlib/scrun'), find('scbench-work', 'bench/scbench-work'), find('scbench-ring', 'bench/scbench-ring')]
+    for name, built in (('sc-agent', 'guest-agent/sc-agent'), ('vhost-scd', 'vhost-sc/vhost-scd')):
+        try:
+            parts.append(find(name, built))
+        except Refusal:
+            continue
+    parts += sorted(glob.glob(os.path.join(os.path.dirname(parts[0]), 'libhostsc.so.0')))
+    total = hashlib.sha256()
+    for path in parts:
+        with open(path, 'rb') as f:
+            total.update(hashlib.sha256(f.read()).digest())
+    return total.hexdigest()[:12]
 
 
 def governor():

@@ -166,7 +166,7 @@ def facts(record):
         ('machine', f'{m["cpu"]}, {m["cpus"]} CPUs, {m["memory_mib"]} MiB' + (', itself a virtual machine' if m['virtualised'] else '')),
         ('kernel', f'{m["kernel"]}; {m["system"]}; the agent runs on {versions.get("agent_kernel") or "unknown"}'),
         ('QEMU', versions.get('qemu') or 'none'),
-        ('revision', m['revision'] or 'unknown'),
+        ('revision', f'{m["revision"] or "unknown"}; programs {record["identity"]["programs"]}'),
         ('frequency governor', m['governor']),
         ('pinning', record['pinning'] + f'; nice {record["identity"]["nice"]}'),
         ('file systems', f'base {record["file_systems"]["base"]}, domain {record["file_systems"]["domain"]}'),

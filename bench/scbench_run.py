@@ -124,6 +124,7 @@ class Run:
         self.workloads = wl.select(args.what)
         self.helpers = {}
         self.domain = None
+        self.programs = machine.fingerprint()
         self.counts = {}
         self.app_seconds = 0.0
         self.cpus = sorted(os.sched_getaffinity(0))
@@ -157,7 +158,7 @@ class Run:
 
     def _identity(self):
         return {'format': FORMAT, 'domain': self.args.domain, 'seed': self.args.seed, 'nice': self.args.nice,
-                'sample_ms': self.args.sample_ms, 'revision': machine.revision(),
+                'sample_ms': self.args.sample_ms, 'programs': self.programs,
                 'kernel': os.uname().release}
 
     def _check_same(self):

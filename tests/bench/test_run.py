@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""test_run.py - `scbench` end to end on a loopback domain: list, a tiny run, going on with it, the report. Asserts no times."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'bench'))
+import scbench_workloads as wl  # noqa: E402
+
+SCBENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'bench', 'scbench')
+
+
+def scbench(*argv, status=0):
+    done = subprocess.run([sys.executable, SCBENCH, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300,
+                          check=False)
+    assert done.returncode == status, f'status {done.returncode}: {done.stdout}\n{done.stderr}'
+    return done
+
+
+class List(unittest.TestCase):
+    def test_every_workload_is_listed(self):
+        text = scbench('list').stdout
+        words = set(text.replace(',', ' ').split())
+        self.assertLessEqual({w.name for w in wl.workloads()}, words)
+        self.assertEqual(text.count('why: '), text.count('base: '))
+
+
+class Run(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.tmp = tempfile.TemporaryDirectory()
+        cls.out = os.path.join(cls.tmp.name, 'out')
+        cls.argv = ('run', 'quick', '--out', cls.out, '--sample-ms', '1')
+        cls.first = scbench(*cls.argv, '--repeat', '1')
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.tmp.cleanup()
+
+    def rounds(self):
+        with open(os.path.join(self.out, 'raw.jsonl'), encoding='utf-8') as f:
+            return [e for e in map(json.loads, f) if 'round' in e]
+
+    def test_1_all_of_quick_was_measured(self):
+        quick = {w.name for w in wl.select('quick')}
+        self.assertGreater(len(quick), 30)
+        self.assertEqual({e['w'] for e in self.rounds()}, quick)
+        self.assertIn('s left', self.first.stderr)
+
+    def test_2_samples_are_whole(self):
+        for entry in self.rounds():
+            for side, s in entry['sides'].items():
+                self.assertGreater(s['ns'], 0, (entry['w'], side))
+                self.assertGreaterEqual(min(s['app_ns'], s['agent_ns'], s['broker_ns']), 0, (entry['w'], side))
+
+    def test_3_work_is_cleaned_up(self):
+        self.assertEqual(sorted(os.listdir(self.out)), ['raw.jsonl', 'run.json'])
+
+    def test_4_goes_on_after_a_crash(self):
+        before = self.rounds()
+        with open(os.path.join(self.out, 'raw.jsonl'), 'a', encoding='utf-8') as f:
+            f.write('{"w":"null","round":1,"si')
+        scbench('run', 'ring', *self.argv[2:], '--repeat', '2')
+        after = self.rounds()
+        self.assertEqual(after[:len(before)], before)
+        self.assertEqual(sorted(e['round'] for e in after if e['w'] == 'null'), [0, 1])
+        self.assertEqual(len({e['sides']['ours']['ops'] for e in after if e['w'] == 'null'}), 1)
+
+    def test_5_another_run_is_not_mixed_in(self):
+        done = scbench(*self.argv, '--seed', '7', status=1)
+        self.assertIn('seed was 1', done.stderr)
+
+    def test_6_report(self):
+        text = scbench('report', self.out).stdout
+        self.assertIn('native pread', text)
+        for name in ('results.json', 'report.html'):
+            self.assertTrue(os.path.getsize(os.path.join(self.out, name)))
+            os.unlink(os.path.join(self.out, name))
+
+
+class Refusals(unittest.TestCase):
+    def test_errors_name_the_remedy(self):
+        with tempfile.TemporaryDirectory() as d:
+            self.assertIn('scbench run quick', scbench('report', d, status=1).stderr)
+            self.assertIn('no-such-domain', scbench('run', 'ring', '--out', d, '--domain', 'no-such-domain', status=1).stderr)
+            scbench('run', 'network', '--out', d, status=2)
+
+
+if __name__ == '__main__':
+    unittest.main()

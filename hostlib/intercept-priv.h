@@ -223,6 +223,7 @@ uint64_t sc_slot_for(
 /* Counts a trap at a site; true when its page deserves rewriting. */
 bool sc_page_hot(uint64_t ret, uint64_t slot) SC_HIDDEN;
 void sc_rewrite(uint64_t ret, uint64_t nr) SC_HIDDEN;
+void sc_rewrite_all(void) SC_HIDDEN;
 long sc_rewrite_init(uint64_t phdr, uint64_t phnum, uint64_t phent) SC_HIDDEN;
 void sc_rewrite_before_fork(void) SC_HIDDEN;
 void sc_rewrite_after_fork(void) SC_HIDDEN; /* in parent and child */

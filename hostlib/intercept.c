@@ -33,6 +33,7 @@
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #define PR_SYS_DISPATCH_OFF	     0
 #define PR_SYS_DISPATCH_ON	     1
+#define PTRACE_TRACEME		     0
 #define IORING_ENTER_EXT_ARG	     8
 #define ARCH_SET_GS		     0x1001
 #define ARCH_GET_GS		     0x1004
@@ -109,7 +110,7 @@ static const uint16_t own_calls[] = {
     __NR_vfork,		__NR_execve,	     __NR_execveat,	  __NR_exit,
     __NR_exit_group,	__NR_prctl,	     __NR_arch_prctl,	  __NR_seccomp,
     __NR_rt_sigsuspend, __NR_ppoll,	     __NR_pselect6,	  __NR_epoll_pwait,
-    __NR_epoll_pwait2,	__NR_io_pgetevents,  __NR_io_uring_enter,
+    __NR_epoll_pwait2,	__NR_io_pgetevents,  __NR_io_uring_enter, __NR_ptrace,
 };
 
 void sc_die(const char *why)
@@ -574,6 +575,12 @@ static long call(struct sc_thread_priv *t, long nr)
 		return do_arch_prctl(t);
 	case __NR_seccomp:
 		sc_no_rewriting = 1;
+		break;
+	case __NR_ptrace:
+		/* Traps would now stop us. If the tracer waits for its vfork child to exec, it
+		 * would never learn of them. */
+		if (t->frame.rdi == PTRACE_TRACEME)
+			sc_rewrite_all();
 		break;
 	}
 	return r == SC_NATIVE ? serve(t, nr) : r;

@@ -422,12 +422,12 @@ static int64_t function_before(const struct object *o, uint64_t address)
 
 /* Is there a byte pair 0f 05, the syscall instruction, in the part of the function that lies in the
  * page? */
-static bool has_syscall(const struct page_plan *p, uint64_t at, uint64_t end)
+static bool has_syscall(uint64_t page, uint64_t at, uint64_t end)
 {
 	const uint8_t *code;
 
-	at = at < p->page ? p->page : at;
-	end = end > p->page + SC_PAGE ? p->page + SC_PAGE : end;
+	at = at < page ? page : at;
+	end = end > page + SC_PAGE ? page + SC_PAGE : end;
 	for (code = (const uint8_t *)at; (uint64_t)code + 1 < end; code++)
 		if (code[0] == 0x0f && code[1] == 0x05)
 			return true;
@@ -456,7 +456,7 @@ static void walk_page(const struct object *o, struct page_plan *p, bool others)
 		if (!length || start >= o->text_end || length > o->text_end - start ||
 		    (start < p->page && p->page - start > MAX_FUNCTION))
 			continue;
-		if (has_syscall(p, start, end) != others)
+		if (has_syscall(p->page, start, end) != others)
 			walk_function(p, start, end);
 		if (others && i + 1 < o->functions)
 			walk_gap(p, end, o->eh_hdr + (uint64_t)(int64_t)t[i + 1].start);
@@ -701,26 +701,70 @@ static void rewrite_page(struct page_plan *p)
 	__atomic_fetch_add(&sc_stats.sites_left, p->nr_sites - done, __ATOMIC_RELAXED);
 }
 
+static struct page_plan plan; /* under the lock */
+
+static void plan_page(const struct object *o, uint64_t page)
+{
+	__builtin_memset(&plan, 0, sizeof(plan));
+	plan.page = page;
+	walk_page(o, &plan, false);
+	if (needs_holes(&plan))
+		walk_page(o, &plan, true);
+}
+
 /* Rewrites the site that trapped with this number, and its page's others. In a call; may be called
  * by several threads. */
 void sc_rewrite(uint64_t ret, uint64_t nr)
 {
-	static struct page_plan plan; /* under the lock */
 	const struct object *o;
 
 	if (sc_no_rewriting || __atomic_exchange_n(&rewrite_lock, 1, __ATOMIC_ACQUIRE))
 		return;
 	o = object_of(ret);
 	if (o) {
-		__builtin_memset(&plan, 0, sizeof(plan));
-		plan.page = (ret - 2) & ~(SC_PAGE - 1);
-		walk_page(o, &plan, false);
-		if (needs_holes(&plan))
-			walk_page(o, &plan, true);
+		plan_page(o, (ret - 2) & ~(SC_PAGE - 1));
 		add_proven(&plan, ret, nr);
 		if (plan.nr_sites)
 			rewrite_page(&plan);
 	}
+	sc_spin_unlock(&rewrite_lock);
+}
+
+/* Have all sites of the page been looked at? */
+static bool all_seen(const struct page_plan *p)
+{
+	for (uint32_t i = 0; i < p->nr_sites; i++) {
+		uint64_t slot = sc_slot_for(p->page + p->sites[i].syscall + 2);
+
+		if (slot != (uint64_t)sc_slot_on_stack && !slot_seen[slot_index(slot)])
+			return false;
+	}
+	return true;
+}
+
+static void rewrite_object(const struct object *o)
+{
+	for (uint64_t page = o->text & ~(SC_PAGE - 1); page < o->text_end; page += SC_PAGE) {
+		uint64_t end = page + SC_PAGE < o->text_end ? page + SC_PAGE : o->text_end;
+
+		if (sc_no_rewriting || !has_syscall(page, page < o->text ? o->text : page, end))
+			continue;
+		plan_page(o, page);
+		if (!all_seen(&plan))
+			rewrite_page(&plan);
+	}
+}
+
+/* All sites of all objects, so that as few calls as possible trap from now on. Takes milliseconds.
+ * In a call. */
+void sc_rewrite_all(void)
+{
+	if (sc_no_rewriting)
+		return;
+	sc_spin_lock(&rewrite_lock);
+	object_of(0); /* of none: learns all */
+	for (uint32_t i = 0; i < nr_objects; i++)
+		rewrite_object(&objects[i]);
 	sc_spin_unlock(&rewrite_lock);
 }
 

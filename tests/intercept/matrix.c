@@ -32,6 +32,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/signalfd.h>
@@ -1472,6 +1473,25 @@ static void case_fork_storm(void)
 	printf("bad %d\n", bad);
 }
 
+/* A debugger's start: its vfork child would stop at a trap, with nobody to wake it up. */
+static void case_traceme(void)
+{
+	for (volatile int i = 0; i < 4; i++) {
+		pid_t p = i % 2 ? vfork() : fork();
+		int status;
+
+		if (!p) {
+			ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+			execl("/bin/true", "true", (char *)NULL);
+			_exit(1);
+		}
+		while (waitpid(p, &status, 0) == p && WIFSTOPPED(status))
+			ptrace(PTRACE_CONT, p, NULL,
+			       WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status));
+		show_status("traced", status);
+	}
+}
+
 /* NOLINTEND(clang-analyzer-security.insecureAPI.vfork,clang-analyzer-unix.Vfork) */
 
 static void case_exec_storm(void)
@@ -1748,6 +1768,7 @@ static const struct {
     CASE(fork_in_handler),
     CASE(fork_storm),
     CASE(exec_storm),
+    CASE(traceme),
     CASE(seccomp),
     CASE(swapcontext),
     CASE(timers),

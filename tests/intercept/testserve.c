@@ -54,7 +54,7 @@ bool sc_serve_init(char **envp)
 	if (mode != PASS)
 		for (int i = 0; i < 8; i++)
 			sc_dispatch_bitmap[i] = ~0UL;
-	sc_dispatch_bitmap[400 / 64] |= 0x7fUL << (400 % 64);
+	sc_dispatch_bitmap[400 / 64] |= 0xffUL << (400 % 64);
 	sc_self()->proc = &main_proc;
 	return true;
 }
@@ -120,6 +120,13 @@ long sc_dispatch(struct sc_thread *t, long nr, long a0, long a1, long a2, long a
 		return sc_strnlen_user((const char *)a0, (size_t)a1);
 	case 406:
 		return __atomic_load_n(&threads, __ATOMIC_RELAXED);
+	}
+	if (nr == 407) {
+		struct sc_intercept_stats s;
+
+		sc_rewrite_all();
+		sc_intercept_get_stats(&s);
+		return (long)(s.sites_left | s.sites_rewritten << 32);
 	}
 	if (mode != CHANGED)
 		return SC_NATIVE;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "dispatch.h"
+#include "exec.h"
 #include "kstat.h"
 #include "path.h"
 #include "process.h"
@@ -227,7 +228,7 @@ long call_faccessat2(struct sc_thread *t, const struct sc_call *c)
 	return access_common(t, c, (int)c->a[0], 1, (uint32_t)c->a[2], (uint32_t)c->a[3]);
 }
 
-/* readlink of /proc/self/fd/N or /proc/self/cwd of something remote: its host path. SC_NATIVE if it is none. */
+/* readlink of /proc/self/fd/N, /proc/self/cwd, /proc/self/exe of something remote: its host path. SC_NATIVE if it is none. */
 static long readlink_magic(struct sc_thread *t, const struct sc_call *c, int path_arg, long buf, long size)
 {
 	char path[SC_PATH_BUF];
@@ -238,11 +239,16 @@ static long readlink_magic(struct sc_thread *t, const struct sc_call *c, int pat
 		return SC_NATIVE;
 	path[n] = '\0';
 	f = sc_path_magic(t, path);
-	if (!f)
+	if (f) {
+		n = sc_file_path(t, f, path, sizeof(path));
+		if (n < 0)
+			return n;
+	} else if (sc_exe_path() && sc_path_is_exe(path)) {
+		n = (long)strlen(sc_exe_path());
+		memcpy(path, sc_exe_path(), (size_t)n);
+	} else {
 		return SC_NATIVE;
-	n = sc_file_path(t, f, path, sizeof(path));
-	if (n < 0)
-		return n;
+	}
 	if (n > size)
 		n = size;
 	return sc_copy_to_user((void *)buf, path, (size_t)n) ? -EFAULT : n;

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "chan-priv.h"
 #include "exec.h"
@@ -30,6 +31,7 @@
 
 static char lib_path[SC_PATH_BUF]; /* of the library, for LD_PRELOAD; "" if not known */
 static char *routes_text;	   /* as it came, to be handed on */
+static char *exe_path; /* of this program, if it is remote; NULL */
 static bool stats_wanted;
 static int stats_fd = -1; /* a copy of standard error: programs close theirs at exit */
 
@@ -171,6 +173,29 @@ static struct sc_file *adopt_line(const char *s, bool cwd)
 	return sc_main_proc.cwd;
 }
 
+/* A remote program was executed by way of a memfd: it gets its own name back. */
+static void name_program(const char *path)
+{
+	const char *name = path;
+	size_t n = path ? strlen(path) : 0;
+
+	if (!n)
+		return;
+	exe_path = sc_map(n + 1);
+	if (!exe_path)
+		return;
+	memcpy(exe_path, path, n + 1);
+	for (; *path; path++)
+		if (*path == '/')
+			name = path + 1;
+	sc_sys2(__NR_prctl, PR_SET_NAME, name);
+}
+
+const char *sc_exe_path(void)
+{
+	return exe_path;
+}
+
 void sc_env_files(char **envp)
 {
 	const char *fds = env_get(envp, "VHOST_SC_FDS="), *cwd = env_get(envp, "VHOST_SC_CWD=");
@@ -182,6 +207,7 @@ void sc_env_files(char **envp)
 	}
 	if (cwd)
 		adopt_line(cwd, true);
+	name_program(env_get(envp, "VHOST_SC_EXE="));
 	sc_main_proc.posix_locks = env_get(envp, "VHOST_SC_LOCKS=") != NULL;
 }
 
@@ -189,7 +215,7 @@ static bool is_ours(const char *var)
 {
 	static const char *const names[] = {"VHOST_SC_LIB=", "VHOST_SC_ROUTES=", "VHOST_SC_FDS=",
 					    "VHOST_SC_CWD=", "VHOST_SC_LOCKS=",
-					    "VHOST_SC_AT="};
+					    "VHOST_SC_AT=",  "VHOST_SC_EXE="};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		size_t n = strlen(names[i]);
@@ -343,7 +369,7 @@ static char *var_preload(struct text *x, const char *user, size_t len)
 
 /* ---- the hook ---- */
 
-#define OUR_VARS 7u
+#define OUR_VARS 8u
 
 struct exec_mem {
 	uint64_t bytes;
@@ -439,6 +465,8 @@ static long build(struct sc_thread *t, struct exec_mem *m, char *const *envp, ui
 	ok = ok && add(m, &n, var_fds(&x, t));
 	if (ok && t->proc->cwd)
 		ok = add(m, &n, var_cwd(&x, t));
+	if (ok && sc_exec_remote_path(t->serve))
+		ok = add(m, &n, var_simple(&x, "VHOST_SC_EXE=", sc_exec_remote_path(t->serve)));
 	if (ok && t->proc->posix_locks && !t->proc->vforked)
 		ok = add(m, &n, var_simple(&x, "VHOST_SC_LOCKS=", "1"));
 	m->vars[n] = NULL;
@@ -459,14 +487,20 @@ long sc_serve_before_exec(struct sc_thread *t, struct sc_exec *x)
 		return count;
 	if (!lib_path[0] || nested(x->envp, count))
 		return 0;
+	err = sc_exec_remote(t, x);
+	if (err)
+		return err;
 	slots = (uint32_t)count + OUR_VARS + 1;
 	bytes = sizeof(*m) + slots * sizeof(char *) + TEXT_MAX;
 	m = sc_map(bytes);
-	if (!m)
+	if (!m) {
+		sc_exec_remote_forget(s, true);
 		return -ENOMEM;
+	}
 	m->bytes = bytes;
 	err = build(t, m, x->envp, (uint32_t)count, slots);
 	if (err) {
+		sc_exec_remote_forget(s, true);
 		sc_unmap(m, bytes);
 		return err;
 	}
@@ -490,6 +524,7 @@ void sc_serve_exec_failed(struct sc_thread *t, struct sc_exec *x)
 
 	if (t->proc->cwd)
 		sc_sys3(__NR_fcntl, t->proc->cwd->ticket_fd, F_SETFD, FD_CLOEXEC);
+	sc_exec_remote_forget(s, true);
 	sc_exec_forget(s);
 }
 

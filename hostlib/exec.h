@@ -10,6 +10,7 @@
  *   VHOST_SC_FDS       fd:domain:ticket:handle:secret:flags:type:inode:route, in hexadecimal but the domain, one a line.
  *                      inode is that of the ticket's socket: a descriptor that is something else by now is left alone
  *   VHOST_SC_CWD       the same for the working directory, whose fd is a descriptor of the library
+ *   VHOST_SC_EXE       path of the program, if it is remote: what /proc/self/exe is to say
  *   VHOST_SC_LOCKS     1: the process has POSIX locks on remote files
  *   VHOST_SC_STATS     1: print counters at exit (stays visible)
  */
@@ -28,6 +29,20 @@ void sc_env_clean(char **envp);
 /* Frees what an exec under way pointed to: it failed, or the vfork child that made it has gone. */
 struct sc_serve_thread;
 void sc_exec_forget(struct sc_serve_thread *s);
+
+/*
+ * exec_remote.c: if what *x names is remote, changes *x to what the kernel can execute. 0 or -errno. What it keeps until the
+ * exec has happened goes with forget (close: in the process that made it; not for a vfork child that is gone).
+ */
+struct sc_exec;
+struct sc_thread;
+long sc_exec_remote(struct sc_thread *t, struct sc_exec *x);
+void sc_exec_remote_forget(struct sc_serve_thread *s, bool close);
+/* Host path of the remote program that is about to be executed, or NULL. */
+const char *sc_exec_remote_path(const struct sc_serve_thread *s);
+
+/* Host path of the remote program that this is, or NULL. */
+const char *sc_exe_path(void);
 
 /* With VHOST_SC_STATS: keeps a descriptor to print to. At start, and in a forked child. */
 void sc_stats_start(void);

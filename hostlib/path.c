@@ -296,6 +296,13 @@ struct sc_file *sc_path_magic(struct sc_thread *t, const char *path)
 	return f && path[rest] == '\0' && path[rest - 1] != '/' ? f : NULL;
 }
 
+bool sc_path_is_exe(const char *path)
+{
+	uint32_t n = path[0] == '/' ? proc_self(path) : 0;
+
+	return n && memcmp(path + n, "exe", 4) == 0;
+}
+
 /* ---- the walk ---- */
 
 struct walk {
@@ -639,6 +646,23 @@ long sc_at_get(struct sc_thread *t, const struct sc_call *c, int dirfd, int path
 	at->route = base->route;
 	at->file = base;
 	return 0;
+}
+
+bool sc_path_is_remote(struct sc_thread *t, int dirfd, const char *path)
+{
+	struct sc_call c = {.nr = __NR_openat, .a = {dirfd, (long)path}};
+	struct sc_serve_thread *s = sc_serve_of(t);
+	struct sc_at at;
+	bool walked;
+	long res;
+
+	if (!s)
+		return false;
+	walked = s->force_walk;
+	s->force_walk = true;
+	res = sc_at_get(t, &c, dirfd, 1, 0, &at);
+	s->force_walk = walked;
+	return res == 0;
 }
 
 /* ---- going on after a crossing ---- */

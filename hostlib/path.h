@@ -122,9 +122,15 @@ long sc_route_root(struct sc_thread *t, struct sc_hlane *l, const struct sc_rout
  * least. */
 struct sc_file *sc_path_magic(struct sc_thread *t, const char *path);
 
+/* Does (dirfd, path) begin in a remote tree, symbolic links followed? */
+bool sc_path_is_remote(struct sc_thread *t, int dirfd, const char *path);
+
 /* The second look at a call that ran natively (struct sc_thread's native.after), and chdir's. */
 long sc_path_after(struct sc_thread *t, long result);
 long sc_chdir_after(struct sc_thread *t, long result);
+
+/* Is it /proc/self/exe or the same by number? path has 32 readable bytes at least. */
+bool sc_path_is_exe(const char *path);
 
 /* Host path of an open remote file: the route's prefix and SC_OP_GETPATH. Length without NUL, or -errno. */
 long sc_file_path(struct sc_thread *t, struct sc_file *f, char *out, uint32_t size);

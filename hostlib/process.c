@@ -345,6 +345,7 @@ void sc_serve_vfork_leave(struct sc_thread *parent, struct sc_proc *child)
 		if (s->dom[i].lane)
 			sc_hlane_release(s->dom[i].lane);
 	if (s) {
+		sc_exec_remote_forget(s, false);
 		sc_exec_forget(s);
 		serve_free(s);
 	}

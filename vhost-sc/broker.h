@@ -11,12 +11,16 @@
  *   ticket.c     tickets: numbers, and the hang-up of the last copy
  *   hangup.c     the one place where ends are looked for, so that they can be swept (SC_MSG_SYNC)
  *   domain.c     the agent: hello, incarnations, messages of control.h
- *   transport_*  how messages and memory get there (transport.h); vhost_user.c, virtqueue.c,
- * guestmem.c ctl.c        ctl.sock: status and orders reexec.c     the broker replaces itself
+ *   transport_*  how messages and memory get there (transport.h)
+ *   vhost_user.c, virtqueue.c, guestmem.c
+ *                what the device's transport is made of
+ *   ctl.c        ctl.sock: status and orders
+ *   reexec.c     the broker replaces itself
+ *   closer.c     closes what clients sent, in threads of its own
  *
- * One thread, and nothing in it waits: every peer may be slow or hostile. What takes more than one
- * event is a state in a struct and, where the peer could keep it forever, a deadline
- * (broker_tick()).
+ * One thread does everything else, and nothing in it waits: every peer may be slow or hostile. What
+ * takes more than one event is a state in a struct and, where the peer could keep it forever, a
+ * deadline (broker_tick()).
  */
 #ifndef VHOST_SC_BROKER_H
 #define VHOST_SC_BROKER_H

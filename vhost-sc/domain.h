@@ -3,8 +3,8 @@
  * domain.h - the agent's side of the broker: who serves, since when, and the messages of control.h.
  *
  *   DOWN       nobody there: no VM connected, or no loopback agent
- *   STARTING   a VM is connected; its agent has not said hello, or was refused, or broke the
- * protocol READY      an agent has been told START; channels are being announced or are served
+ *   STARTING   a VM is connected; its agent has not said hello, or was refused or cut off
+ *   READY      an agent has been told START; channels are being announced or are served
  *   QUIESCING  told to quiesce or to shut down: no new sessions
  *
  * An agent's hello starts an incarnation, whatever was before: the old one, if there is one, is

@@ -6,9 +6,12 @@
  *
  *   FREE       nothing
  *   POOL       a channel made ahead and, where the transport maps, mapped ahead: attaching then
- * costs one exchange with the agent ATTACHING  a process waits: memory is being mapped, the
- * doorbell is awaited, ATTACH was sent LIVE       the process has its reply DETACHING  the process
- * is gone; the agent has been told (bounded), or memory is being unmapped
+ *              costs one exchange with the agent
+ *   ATTACHING  a process waits: memory is being mapped, the doorbell is awaited, or ATTACH was
+ *              sent
+ *   LIVE       the process has its reply
+ *   DETACHING  the process is gone; the agent has been told (bounded), or memory is being
+ *              unmapped
  *
  * session_advance() takes a slot as far as it can go and is called whenever something changed:
  * memory mapped, doorbell there, message answered, agent new. So the way of a slot that lives

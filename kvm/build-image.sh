@@ -29,9 +29,10 @@ usage: build-image.sh --agent PATH --out DIR [options]
   --role-list FILE    list of modules instead of kvm/roles/ROLE.modules
   --debug-shell       put a shell into the image, for sc.shell=1
   --package NAME      kernel package (default: what linux-image-amd64 depends on)
-  --kernel FILE       a kernel image of your own instead of a package; needs the next two
-  --modules DIR       its lib/modules/VERSION
-  --headers DIR       its build directory (as /lib/modules/VERSION/build)
+  --kernel FILE       a kernel of your own (bzImage or ELF with PVH) instead of a package, with what there is of
+  --modules DIR       its lib/modules/VERSION; without, what the guest needs has to be built in
+  --headers DIR       its build directory, for which the driver virtio_sc is built (default: DIR/build of --modules);
+                      without, the driver has to be built in, or among the modules
   --cache DIR         cache (default: \$SC_CACHE, or .cache/kvm in the source tree)
 END
 }
@@ -95,10 +96,11 @@ done
 role_list=${role_list:-$here/roles/$role.modules}
 [ -f "$role_list" ] || die "$role: no such role (no $role_list)"
 if [ -n "$kernel$modules$headers" ]; then
-	if [ -z "$kernel" ] || [ -z "$modules" ] || [ -z "$headers" ]; then
-		die "--kernel, --modules and --headers go together"
-	fi
+	[ -n "$kernel" ] || die "--modules and --headers are a kernel's: name it with --kernel"
 	[ -z "$package" ] || die "--package and --kernel exclude each other"
+	if [ -z "$headers" ] && [ -n "$modules" ] && [ -f "$modules/build/Makefile" ] && [ -z "$(find "$modules" -name 'virtio_sc.ko*')" ]; then
+		headers=$modules/build
+	fi
 fi
 need gcc gcc
 need make make
@@ -207,34 +209,49 @@ if [ -z "$kernel" ]; then
 	sed -i "s|^include .*/usr/src/|include $tree/usr/src/|" "$headers/Makefile"
 fi
 [ -f "$kernel" ] || die "$kernel: no such kernel image"
-[ -d "$modules" ] || die "$modules: no such directory of modules"
-[ -f "$headers/Makefile" ] || die "$headers: no kernel headers there"
+[ -z "$modules" ] || [ -d "$modules" ] || die "$modules: no such directory of modules"
+[ -z "$headers" ] || [ -f "$headers/Makefile" ] || die "$headers: no kernel headers there"
+config=''
+for file in "${headers:-/nowhere}/.config" "${modules:-/nowhere}/build/.config" "${modules:-/nowhere}/config"; do
+	if [ -f "$file" ]; then
+		config=$file
+		break
+	fi
+done
 
 # ---- driver ----
 
-driver_src=$root/guest-agent/driver
-contract=$root/include/vhost-sc/virtio_sc.h
-kernel_cc=$(sed -n 's/^CC *=.*)\(gcc-[0-9]*\).*/\1/p' "$headers/.kernelvariables" 2>/dev/null || true)
-need "${kernel_cc:-gcc}" "${kernel_cc:-gcc}"
-driver_key=$(key "$0" "$driver_src/virtio_sc.c" "$driver_src/Kbuild" "$contract" "$headers/.config" \
-	"$headers/Module.symvers" "$("${kernel_cc:-gcc}" --version | head -n1)")
-driver=$cache/driver/$driver_key/virtio_sc.ko
-if [ ! -f "$driver" ]; then
-	say "building virtio_sc.ko for ${modules##*/}"
-	work=$cache/driver/$driver_key.tmp
-	rm -rf "$work"
-	# The same depth as in the source tree, for Kbuild names the header by a relative path.
-	mkdir -p "$work/guest-agent/driver" "$work/include/vhost-sc"
-	cp "$driver_src/virtio_sc.c" "$driver_src/Kbuild" "$work/guest-agent/driver/"
-	cp "$contract" "$work/include/vhost-sc/"
-	# Without type information for BPF: that would take pahole and the kernel with its symbols.
-	make -s -C "$headers" M="$work/guest-agent/driver" CONFIG_DEBUG_INFO_BTF_MODULES= modules >"$work/log" 2>&1 ||
-		die "virtio_sc.ko does not build, see $work/log: $(tail -n5 "$work/log")"
-	# The build id is a hash over debug information too, which names directories.
-	strip --strip-debug --remove-section=.note.gnu.build-id "$work/guest-agent/driver/virtio_sc.ko"
-	mkdir -p "${driver%/*}"
-	mv "$work/guest-agent/driver/virtio_sc.ko" "$driver"
-	rm -rf "$work"
+# Builds virtio_sc.ko for $headers unless the cache has it; sets driver.
+build_driver() {
+	driver_src=$root/guest-agent/driver
+	contract=$root/include/vhost-sc/virtio_sc.h
+	kernel_cc=$(sed -n 's/^CC *=.*)\(gcc-[0-9]*\).*/\1/p' "$headers/.kernelvariables" 2>/dev/null || true)
+	need "${kernel_cc:-gcc}" "${kernel_cc:-gcc}"
+	driver_key=$(key "$0" "$driver_src/virtio_sc.c" "$driver_src/Kbuild" "$contract" "$headers/.config" \
+		"$headers/Module.symvers" "$("${kernel_cc:-gcc}" --version | head -n1)")
+	driver=$cache/driver/$driver_key/virtio_sc.ko
+	if [ ! -f "$driver" ]; then
+		say "building virtio_sc.ko for ${kernel##*/}"
+		work=$cache/driver/$driver_key.tmp
+		rm -rf "$work"
+		# The same depth as in the source tree, for Kbuild names the header by a relative path.
+		mkdir -p "$work/guest-agent/driver" "$work/include/vhost-sc"
+		cp "$driver_src/virtio_sc.c" "$driver_src/Kbuild" "$work/guest-agent/driver/"
+		cp "$contract" "$work/include/vhost-sc/"
+		# Without type information for BPF: that would take pahole and the kernel with its symbols.
+		make -s -C "$headers" M="$work/guest-agent/driver" CONFIG_DEBUG_INFO_BTF_MODULES= modules >"$work/log" 2>&1 ||
+			die "virtio_sc.ko does not build, see $work/log: $(tail -n5 "$work/log")"
+		# The build id is a hash over debug information too, which names directories.
+		strip --strip-debug --remove-section=.note.gnu.build-id "$work/guest-agent/driver/virtio_sc.ko"
+		mkdir -p "${driver%/*}"
+		mv "$work/guest-agent/driver/virtio_sc.ko" "$driver"
+		rm -rf "$work"
+	fi
+}
+
+driver=''
+if [ -n "$headers" ]; then
+	build_driver
 fi
 
 # ---- sc-init ----
@@ -261,6 +278,6 @@ fi
 vmlinux=$cache/vmlinux/$(key "$kernel")
 mkdir -p "${vmlinux%/*}"
 say "packing $out"
-exec python3 "$here/mkinitramfs.py" --kernel "$kernel" --vmlinux "$vmlinux" --modules "$modules" --driver "$driver" --init "$init" \
-	--agent "$agent" ${busybox:+--shell "$busybox"} --role "$role" --role-list "$role_list" \
+exec python3 "$here/mkinitramfs.py" --kernel "$kernel" --vmlinux "$vmlinux" --modules "$modules" --driver "$driver" --config "$config" \
+	--init "$init" --agent "$agent" ${busybox:+--shell "$busybox"} --role "$role" --role-list "$role_list" \
 	--package "$package" --package-version "$package_version" --package-sha256 "$package_sha256" --out "$out"

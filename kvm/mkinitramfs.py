@@ -15,7 +15,8 @@ The archive depends on its input files alone: entries are sorted, owned by root,
 builds of the same input are the same bytes.
 
 Modules come from a role's list (roles/*.modules). What a module depends on is read from its own .modinfo section, so
-that neither depmod nor kmod is needed.
+that neither depmod nor kmod is needed. A kernel of the user's own may have built in what others load; what is neither is
+refused, with the reason, if every VM needs it, and left out if it is for hardware or file systems that a VM may not have.
 
 Used by build-image.sh, which fetches and builds the input.
 """
@@ -32,6 +33,15 @@ import sys
 import zlib
 
 OWN_MODULE = "virtio_sc"
+
+# Kernel options of the modules in roles/*.modules, to see in a kernel's configuration what is built in.
+OPTIONS = {
+    "9p": "9P_FS", "9pnet_virtio": "NET_9P_VIRTIO", "ahci": "SATA_AHCI", "button": "ACPI_BUTTON",
+    "crc32c_generic": "CRYPTO_CRC32C", "crc32c_intel": "CRYPTO_CRC32C_INTEL", "evdev": "INPUT_EVDEV", "ext4": "EXT4_FS",
+    "kvm_amd": "KVM_AMD", "nvme": "BLK_DEV_NVME", "overlay": "OVERLAY_FS", "sd_mod": "BLK_DEV_SD", "virtio_blk": "VIRTIO_BLK",
+    "virtio_pci": "VIRTIO_PCI", "virtio_scsi": "SCSI_VIRTIO", "xfs": "XFS_FS",
+}
+XEN_ELFNOTE_PHYS32_ENTRY = 18  # the entry point that QEMU uses for an ELF kernel (PVH)
 
 
 class Failure(Exception):
@@ -153,28 +163,39 @@ def canonical(name):
 class Modules:
     """The modules of one kernel: a directory as in /lib/modules/VERSION."""
 
-    def __init__(self, directory, own):
-        """own: path of virtio_sc.ko."""
-        self.paths = {OWN_MODULE: own}
+    def __init__(self, directory, own, config=""):
+        """directory: '' if the kernel has no modules. own: path of virtio_sc.ko; '': the directory's, or it is built in.
+        config: the kernel's configuration as text, '' if it is not known.
+        """
+        self.paths = {}
         self.cache = {}
-        self.builtin = set()
-        for root, _, files in os.walk(directory):
+        self.where = directory or "the kernel's configuration"
+        self.builtin = {name for name, option in OPTIONS.items() if re.search(rf"^CONFIG_{option}=y$", config, re.M)}
+        for root, _, files in os.walk(directory) if directory else ():
             for f in files:
                 m = re.fullmatch(r"(.+)\.ko(\.xz|\.gz|\.zst)?", f)
-                if m and canonical(m[1]) != OWN_MODULE:
+                if m:
                     self.paths[canonical(m[1])] = os.path.join(root, f)
         builtin = os.path.join(directory, "modules.builtin")
-        if os.path.exists(builtin):
+        if directory and os.path.exists(builtin):
             for line in read(builtin).decode().split():
                 self.builtin.add(canonical(os.path.basename(line)[: -len(".ko")]))
-        if len(self.paths) == 1:
+        if directory and not self.paths and not self.builtin:
             raise Failure(f"{directory}: no kernel modules there (expected lib/modules/VERSION)")
+        self.own_origin = "vhost-sc" if own else "kernel"
+        if own:
+            self.paths[OWN_MODULE] = own
+
+    def has(self, name):
+        """Whether the kernel has it, as a module or built in."""
+        return canonical(name) in self.paths or canonical(name) in self.builtin
 
     def load(self, name):
         """(bytes, modinfo) of a module."""
         if name not in self.cache:
             if name not in self.paths:
-                raise Failure(f"module {name}: the kernel has none of this name; see roles/*.modules")
+                raise Failure(f"module {name}: the kernel has none of this name, and nothing says that it is built in ({self.where}); "
+                              "see roles/*.modules")
             data = unpack_module(self.paths[name])
             self.cache[name] = (data, modinfo(data))
         return self.cache[name]
@@ -207,10 +228,21 @@ def parse_role(path):
     return entries
 
 
+def needed(modules, entries):
+    """The entries without those that a VM can do without and this kernel lacks, and without the "?" that says so."""
+    kept = []
+    for condition, name, params in entries:
+        may_lack = name.endswith("?") or condition != "always"
+        name = name.rstrip("?")
+        if modules.has(name) or not may_lack:
+            kept.append((condition, name, params))
+    return kept
+
+
 def add_modules(archive, modules, entries):
     """Adds the modules and the list for sc-init. Returns manifest entries."""
     lines, listed, manifest = [], set(), []
-    for condition, wanted, params in entries:
+    for condition, wanted, params in needed(modules, entries):
         for name in modules.with_dependencies(wanted):
             if ("always", name) in listed or (condition, name) in listed:
                 continue
@@ -227,7 +259,7 @@ def add_modules(archive, modules, entries):
                     "when": condition,
                     "bytes": len(data),
                     "sha256": sha256(data),
-                    "origin": "vhost-sc" if name == OWN_MODULE else "kernel package",
+                    "origin": modules.own_origin if name == OWN_MODULE else "kernel package",
                     "vermagic": info.get("vermagic", [""])[0].strip(),
                 }
             )
@@ -243,8 +275,10 @@ def extract_vmlinux(image):
 
     The header's payload fields (boot protocol 2.08) say where it is; the last four bytes of it are the unpacked size.
     """
+    if image[:4] == b"\x7fELF":
+        return image
     if image[0x202:0x206] != b"HdrS":
-        raise Failure("kernel: not an x86 bzImage")
+        raise Failure("kernel: neither an x86 bzImage nor an ELF file")
     version, = struct.unpack_from("<H", image, 0x206)
     if version < 0x208:
         raise Failure(f"kernel: boot protocol {version:#x} is older than 2.08")
@@ -277,8 +311,37 @@ def cached_vmlinux(image, cache):
     return vmlinux
 
 
+def has_pvh(elf):
+    """Whether an ELF kernel has the entry point by which QEMU starts one (CONFIG_PVH)."""
+    phoff, = struct.unpack_from("<Q", elf, 0x20)
+    phentsize, phnum = struct.unpack_from("<HH", elf, 0x36)
+    for i in range(phnum):
+        kind, _, offset, _, _, size = struct.unpack_from("<IIQQQQ", elf, phoff + i * phentsize)
+        at, end = offset, min(offset + size, len(elf))
+        while kind == 4 and at + 12 <= end:  # PT_NOTE
+            namesz, descsz, note = struct.unpack_from("<III", elf, at)
+            if note == XEN_ELFNOTE_PHYS32_ENTRY and elf[at + 12 : at + 15] == b"Xen":
+                return True
+            at += 12 + (namesz + 3) // 4 * 4 + (descsz + 3) // 4 * 4
+    return False
+
+
+def embedded_config(elf):
+    """The configuration that a kernel with CONFIG_IKCONFIG carries, as text; '' if it does not."""
+    start, end = elf.find(b"IKCFG_ST"), elf.find(b"IKCFG_ED")
+    if start < 0 or end < start:
+        return ""
+    try:
+        return zlib.decompressobj(31).decompress(elf[start + 8 : end]).decode("latin-1")
+    except zlib.error:
+        return ""
+
+
 def kernel_release(image):
-    """The release that a bzImage names, as uname -r prints it."""
+    """The release that a kernel names, as uname -r prints it."""
+    if image[:4] == b"\x7fELF":
+        found = re.search(rb"Linux version (\S+) \(", image)
+        return found[1].decode("latin-1") if found else "unknown"
     offset, = struct.unpack_from("<H", image, 0x20E)
     text = image[offset + 0x200 : offset + 0x200 + 256].split(b"\0")[0].decode("latin-1")
     return text.split()[0] if text else "unknown"
@@ -318,6 +381,30 @@ def add_program(archive, path, where):
 # ---- all of it ----
 
 
+def check_config(config, driver, release):
+    """Refuses a kernel whose configuration (text, '' if not known) rules our driver out. driver: it is a module."""
+    wants = {"ZONE_DEVICE": "the driver maps the window with it", "VIRTIO_PCI": "the device is a virtio PCI device"}
+    if driver:
+        wants["MODULES"] = "the driver is a module"
+    for option, why in wants.items() if config else ():
+        if not re.search(rf"^CONFIG_{option}=[ym]$", config, re.M):
+            raise Failure(f"kernel {release}: it was configured without CONFIG_{option}, and {why}: give another kernel")
+    if driver and re.search(r"^CONFIG_MODULE_SIG_FORCE=y$", config, re.M):
+        raise Failure(f"kernel {release}: it loads signed modules only (CONFIG_MODULE_SIG_FORCE), and the driver built for it is not "
+                      "signed: build virtio_sc into the kernel, or give --modules with a signed virtio_sc.ko and no --headers")
+
+
+def find_driver(modules, vmlinux, release):
+    """Refuses a kernel without our driver; notes one that is built in."""
+    if modules.has(OWN_MODULE):
+        return
+    if vmlinux and b"\0virtio_sc\0" in vmlinux:
+        modules.builtin.add(OWN_MODULE)
+        return
+    raise Failure(f"kernel {release}: the driver virtio_sc is neither built in nor among its modules: give --headers, the kernel's build "
+                  "directory, and it is built")
+
+
 def build(args):
     archive = Archive()
     archive.char_device("dev/console", 0o600, 5, 1)
@@ -327,16 +414,22 @@ def build(args):
     programs += add_program(archive, args.agent, "sbin/sc-agent")
     if args.shell:
         programs += add_program(archive, args.shell, "bin/busybox")
-    modules = Modules(args.modules, args.driver)
-    module_list = add_modules(archive, modules, parse_role(args.role_list))
-    initramfs = archive.pack()
-
     image = read(args.kernel)
     release = kernel_release(image)
+    vmlinux = cached_vmlinux(image, args.vmlinux)
+    config = read(args.config).decode("latin-1") if args.config else embedded_config(vmlinux) if vmlinux else ""
+    check_config(config, args.driver, release)
+    modules = Modules(args.modules, args.driver, config)
+    find_driver(modules, vmlinux, release)
+    module_list = add_modules(archive, modules, parse_role(args.role_list))
+    initramfs = archive.pack()
     for m in module_list:
         if m["vermagic"].split()[:1] != [release]:
             raise Failure(f"module {m['name']} is for kernel {m['vermagic']}, not for {release}")
-    vmlinux = cached_vmlinux(image, args.vmlinux)
+    if vmlinux and not has_pvh(vmlinux):
+        if image[:4] == b"\x7fELF":
+            raise Failure(f"kernel {release}: an ELF kernel without a PVH entry (CONFIG_PVH): give its bzImage")
+        vmlinux = None
 
     os.makedirs(args.out, exist_ok=True)
     write(f"{args.out}/vmlinuz", image)
@@ -381,10 +474,11 @@ def show(manifest, out):
 
 def main(argv=None):
     ap = argparse.ArgumentParser(description="Packs a service domain's guest image (see build-image.sh).")
-    ap.add_argument("--kernel", required=True, help="stock vmlinuz")
+    ap.add_argument("--kernel", required=True, help="stock vmlinuz, or an ELF kernel")
     ap.add_argument("--vmlinux", help="file that keeps the unpacked kernel for the next time; one for each vmlinuz")
-    ap.add_argument("--modules", required=True, help="the kernel's lib/modules/VERSION")
-    ap.add_argument("--driver", required=True, help="virtio_sc.ko")
+    ap.add_argument("--modules", default="", help="the kernel's lib/modules/VERSION; without: all is built in")
+    ap.add_argument("--driver", default="", help="virtio_sc.ko as built for it; without: built in, or among the modules")
+    ap.add_argument("--config", default="", help="the kernel's .config; without: what the kernel carries, if it does")
     ap.add_argument("--init", required=True, help="sc-init")
     ap.add_argument("--agent", required=True, help="sc-agent")
     ap.add_argument("--shell", help="static busybox, for a debug shell")

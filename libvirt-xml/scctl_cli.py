@@ -447,9 +447,11 @@ def _add_define(sub):
     cmd.add_argument('--deadline-ms', type=int, default=0, metavar='MS',
                      help='calls wait so long for a domain that is gone')
     cmd.add_argument('--ready', type=_seconds, default=0, metavar='S', help='the agent has to report within')
-    cmd.add_argument('--kernel', default='', metavar='IMAGE', help='a guest kernel of your own, with both of')
-    cmd.add_argument('--modules', default='', metavar='DIR', help='its lib/modules/VERSION')
-    cmd.add_argument('--headers', default='', metavar='DIR', help='its build directory')
+    cmd.add_argument('--kernel', default='', metavar='IMAGE', help='a guest kernel of your own, with what there is of')
+    cmd.add_argument('--modules', default='', metavar='DIR',
+                     help='its lib/modules/VERSION; without, what the guest needs has to be built in')
+    cmd.add_argument('--headers', default='', metavar='DIR',
+                     help='its build directory; without, the driver has to be built in, or among the modules')
     cmd.add_argument('--image', default='', metavar='DIR', help='a ready guest image (kvm/build-image.sh)')
     cmd.add_argument('--debug-shell', action='store_true',
                      help='an image with a shell on its console; not for production')

@@ -50,7 +50,7 @@ class Domain:
     max_per_user: int = 0        # channels that one user may have; 0: the broker's default
     deadline_ms: int = 0         # calls wait so long for a domain that is gone; 0: the broker's default
     ready_seconds: int = 0       # the agent must report within; 0: chosen by accelerator
-    kernel: str = ''             # a guest kernel of the user's own, with modules and headers
+    kernel: str = ''             # a guest kernel of the user's own, with what there is of modules and headers
     modules: str = ''
     headers: str = ''
     debug_shell: bool = False    # an image with a shell on its console
@@ -122,8 +122,8 @@ class Domain:
             find_user(self.qemu_user, '--qemu-user')
 
     def _check_kernel(self):
-        if bool(self.modules) != bool(self.headers) or bool(self.kernel) != bool(self.modules):
-            raise Usage('--kernel, --modules and --headers go together: the driver virtio_sc is built for that kernel')
+        if (self.modules or self.headers) and not self.kernel:
+            raise Usage('--modules and --headers are those of a kernel of your own: name it with --kernel')
         for option, path, test, kind in (('--kernel', self.kernel, os.path.isfile, 'file'),
                                          ('--modules', self.modules, os.path.isdir, 'directory'),
                                          ('--headers', self.headers, os.path.isdir, 'directory')):

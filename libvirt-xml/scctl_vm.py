@@ -72,8 +72,9 @@ def make_image(domain, ready_made=''):
         return out
     script = os.path.join(find_kvm_dir(), 'build-image.sh')
     argv = [script, '--role', domain.role, '--agent', find_program('sc-agent-static'), '--out', out]
-    if domain.kernel:
-        argv += ['--kernel', domain.kernel, '--modules', domain.modules, '--headers', domain.headers]
+    for option in ('kernel', 'modules', 'headers'):
+        if getattr(domain, option):
+            argv += ['--' + option, getattr(domain, option)]
     if domain.debug_shell:
         argv.append('--debug-shell')
     env = dict(os.environ)

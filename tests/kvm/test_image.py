@@ -113,6 +113,60 @@ class Parts(unittest.TestCase):
             mkinitramfs.extract_vmlinux(bytes(4096))
 
 
+class OwnKernel(unittest.TestCase):
+    """What is said of a kernel of the user's own."""
+
+    GOOD = "CONFIG_MODULES=y\nCONFIG_ZONE_DEVICE=y\nCONFIG_VIRTIO_PCI=m\nCONFIG_EXT4_FS=y\nCONFIG_VIRTIO_BLK=m\n"
+
+    def test_configuration(self):
+        mkinitramfs.check_config("", "d.ko", "1")
+        mkinitramfs.check_config(self.GOOD, "d.ko", "1")
+        mkinitramfs.check_config(self.GOOD.replace("CONFIG_MODULES=y", ""), "", "1")
+        for config, words in ((self.GOOD.replace("CONFIG_MODULES=y", "# CONFIG_MODULES is not set"), "the driver is a module"),
+                              (self.GOOD.replace("CONFIG_ZONE_DEVICE=y", ""), "without CONFIG_ZONE_DEVICE"),
+                              (self.GOOD + "CONFIG_MODULE_SIG_FORCE=y\n", "signed modules only")):
+            with self.assertRaisesRegex(mkinitramfs.Failure, words):
+                mkinitramfs.check_config(config, "d.ko", "1")
+
+    def test_built_in(self):
+        modules = mkinitramfs.Modules("", "", self.GOOD)
+        self.assertTrue(modules.has("ext4"))
+        self.assertFalse(modules.has("virtio_blk"))
+        with self.assertRaisesRegex(mkinitramfs.Failure, "neither built in nor among its modules: give --headers"):
+            mkinitramfs.find_driver(modules, b"\0virtio_scsi\0", "1")
+        mkinitramfs.find_driver(modules, b"x\0virtio_sc\0y", "1")
+        self.assertEqual(modules.with_dependencies("virtio_sc"), [])
+        entries = [("always", "ext4", ""), ("always", "virtio_sc", ""), ("always", "fast?", ""), ("class=0x01", "ahci", "")]
+        self.assertEqual(mkinitramfs.needed(modules, entries), entries[:2])
+        self.assertEqual(mkinitramfs.add_modules(mkinitramfs.Archive(), modules, entries), [])
+        with self.assertRaisesRegex(mkinitramfs.Failure, "module virtio_blk: the kernel has none of this name"):
+            mkinitramfs.add_modules(mkinitramfs.Archive(), modules, [("always", "virtio_blk", "")])
+
+    def test_embedded_configuration(self):
+        self.assertEqual(mkinitramfs.embedded_config(b"..IKCFG_ST" + gzip.compress(b"CONFIG_X=y\n") + b"IKCFG_ED.."), "CONFIG_X=y\n")
+        self.assertEqual(mkinitramfs.embedded_config(b"nothing"), "")
+        self.assertEqual(mkinitramfs.embedded_config(b"IKCFG_STnot gzipIKCFG_ED"), "")
+
+    @staticmethod
+    def elf(note):
+        """An ELF file with one note segment."""
+        data = struct.pack("<III", 4, 4, note) + b"Xen\0" + b"\0" * 4
+        head = bytearray(64)
+        head[:4] = b"\x7fELF"
+        struct.pack_into("<Q", head, 0x20, 64)
+        struct.pack_into("<HH", head, 0x36, 56, 1)
+        return bytes(head) + struct.pack("<IIQQQQQQ", 4, 0, 120, 0, 0, len(data), len(data), 4) + data
+
+    def test_pvh(self):
+        self.assertTrue(mkinitramfs.has_pvh(self.elf(18)))
+        self.assertFalse(mkinitramfs.has_pvh(self.elf(17)))
+
+    def test_elf_kernel(self):
+        image = self.elf(18) + b"Linux version 9.8.7-own (someone@somewhere)"
+        self.assertEqual(mkinitramfs.kernel_release(image), "9.8.7-own")
+        self.assertEqual(mkinitramfs.extract_vmlinux(image), image)
+
+
 class Image(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -187,7 +241,9 @@ class Image(unittest.TestCase):
             ((), "--agent is missing"),
             (("--agent", "/none", "--out", "/tmp"), "/none: no such program"),
             (("--agent", self.agent, "--out", "/tmp", "--role", "cook"), "cook: no such role"),
-            (("--agent", self.agent, "--out", "/tmp", "--kernel", "/k"), "go together"),
+            (("--agent", self.agent, "--out", "/tmp", "--modules", "/m"), "name it with --kernel"),
+            (("--agent", self.agent, "--out", "/tmp", "--kernel", "/k"), "/k: no such kernel image"),
+            (("--agent", self.agent, "--out", "/tmp", "--kernel", os.path.join(self.one, "vmlinuz")), "give --headers"),
             (("--agent", self.agent, "--out", "/tmp", "--package", "linux-image-none"), "apt-get update"),
             (("--what",), "--what: unknown option"),
         ):

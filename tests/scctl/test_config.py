@@ -70,7 +70,9 @@ class Options(sctest.Case):
 
     def test_guest_kernel(self):
         disk = ('--disk', self.path('d'), '--size', '1G')
-        self.define('go together', *disk, '--kernel', '/bin/true')
+        self.define('name it with --kernel', *disk, '--modules', '/')
+        self.define('name it with --kernel', *disk, '--headers', '/')
+        self.define('--kernel /nowhere: no such file', *disk, '--kernel', '/nowhere')
         self.define('--modules /nowhere: no such directory', *disk, '--kernel', '/bin/true', '--modules', '/nowhere',
                     '--headers', '/')
 

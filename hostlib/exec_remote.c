@@ -297,6 +297,29 @@ static long turn(struct sc_thread *t, struct sc_exec_remote *r, struct sc_exec *
 	return err;
 }
 
+/* fexecve(): an empty path and AT_EMPTY_PATH. */
+static bool is_by_descriptor(const struct sc_exec *x)
+{
+	char first;
+
+	return (x->flags & AT_EMPTY_PATH) && !sc_copy_from_user(&first, x->path, 1) && !first;
+}
+
+/* That of a remote descriptor: by the name that the kernel, too, gives to a script there. 1 or -errno. */
+static long name_descriptor(struct sc_exec_remote *r, struct sc_exec *x)
+{
+	char name[32] = "/dev/fd/";
+	uint32_t n = 8;
+
+	for (int div = 1000000; div; div /= 10)
+		if (x->dirfd >= div || div == 1)
+			name[n++] = (char)('0' + x->dirfd / div % 10);
+	x->dirfd = AT_FDCWD;
+	x->path = keep(r, name, n);
+	x->flags = 0;
+	return x->path ? 1 : -E2BIG;
+}
+
 static uint32_t count_args(char *const *argv)
 {
 	uint32_t n = 0;
@@ -312,10 +335,11 @@ long sc_exec_remote(struct sc_thread *t, struct sc_exec *x)
 	struct sc_serve_thread *s = t->serve;
 	uint32_t room = count_args(x->argv) + 2 * SCRIPTS_MAX + 2;
 	uint64_t bytes = sizeof(struct sc_exec_remote) + room * sizeof(char *);
+	bool by_fd = is_by_descriptor(x);
 	struct sc_exec_remote *r;
 	long err = 1;
 
-	if (x->flags & AT_EMPTY_PATH)
+	if (by_fd && !sc_fd_file(t, x->dirfd))
 		return 0;
 	r = sc_map(bytes);
 	if (!r)
@@ -323,6 +347,8 @@ long sc_exec_remote(struct sc_thread *t, struct sc_exec *x)
 	r->bytes = bytes;
 	r->memfd = -1;
 	s->exec_remote = r;
+	if (by_fd)
+		err = name_descriptor(r, x);
 	for (uint32_t i = 0; i < SCRIPTS_MAX && err == 1; i++)
 		err = turn(t, r, x, room);
 	if (err == 1)

@@ -33,8 +33,13 @@
 
 #define SC_HIDDEN __attribute__((visibility("hidden")))
 
-#define SC_PAGE	      4096UL
-#define SC_STACK_SIZE (64UL * 1024) /* dispatch stack; the contract with the serving layer */
+#define SC_PAGE 4096UL
+/*
+ * The dispatch stack: 64 KiB by the contract with the serving layer, the rest for the frames of
+ * signals that are being deferred, up to one of each number (3.5 KiB with AVX-512). Address space
+ * until it is touched.
+ */
+#define SC_STACK_SIZE (320UL * 1024)
 #define SC_NSIG	      64
 #define SC_TABLE_SIZE 65536 /* of sc_call_table: every number that fits 16 bits */
 /*
@@ -128,8 +133,7 @@ struct sc_frame {
 struct sc_thread_priv {
 	union {
 		struct sc_thread pub;
-		uint8_t room[T_FRAME]; /* so that the offsets below do not move when the public part
-					  grows */
+		uint8_t room[T_FRAME]; /* so that what follows stays in place when that grows */
 	};
 	struct sc_frame frame;
 	uint64_t stack_top; /* of the dispatch stack */
@@ -139,19 +143,22 @@ struct sc_thread_priv {
 	uint64_t virt_mask; /* of SC_VIRT_SIGNALS, those that the program believes blocked */
 	struct sc_thread_priv *next_free;
 
-	struct sc_sighand *sighand;	    /* shared between the threads of a process */
-	struct sc_thread_priv *next, *prev; /* list of all blocks, under intercept.c's lock */
-	uint32_t in_use;		    /* 0: on the free list */
-	uint32_t clear_sighand;		    /* a new child: the kernel reset its handlers */
-	uint64_t
-	    rewrite; /* return address of a site to be rewritten at the next occasion; 0: none */
+	struct sc_sighand *sighand; /* shared between the threads of a process */
+	/* List of all blocks, under intercept.c's lock. */
+	struct sc_thread_priv *next, *prev;
+	uint32_t in_use;	/* 0: on the free list */
+	uint32_t clear_sighand; /* a new child: the kernel reset its handlers */
+	/* SC_T_API_ONLY: libc's thread control block of this thread. */
+	uint64_t tcb;
+	/* Return address of a site to be rewritten at the next occasion; 0: none. */
+	uint64_t rewrite;
 	struct sc_proc *parent_proc;	/* SC_T_VFORK: of the process that made it */
 	struct sc_sighand *own_sighand; /* a vfork child's private copy, NULL if it needs none */
 
 	uint64_t deferred_set; /* signals we blocked because we deferred them */
 	uint32_t deferred;     /* entries of defer[] in use */
-	uint32_t virt_held;    /* of SC_VIRT_SIGNALS, those that wait in held[]: bit 0 SIGBUS, 1
-				  SIGSEGV, 2 SIGSYS */
+	/* Of SC_VIRT_SIGNALS, those that wait in held[]: bit 0 SIGBUS, 1 SIGSEGV, 2 SIGSYS. */
+	uint32_t virt_held;
 	struct sc_siginfo held[3];
 	struct sc_siginfo defer[SC_DEFER_MAX];
 };

@@ -33,6 +33,7 @@
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #define PR_SYS_DISPATCH_OFF	     0
 #define PR_SYS_DISPATCH_ON	     1
+#define SIG_SETMASK		     2
 #define PTRACE_TRACEME		     0
 #define IORING_ENTER_EXT_ARG	     8
 #define ARCH_SET_GS		     0x1001
@@ -100,8 +101,10 @@ struct sc_thread_priv *sc_free_list;
 
 static struct sc_thread_priv *all_threads; /* every block that is mapped, in use or not */
 static uint32_t threads_lock;		   /* all_threads, and taking from sc_free_list */
-static uint32_t nr_blocks;		   /* relaxed: a bound, not a count to rely on */
-static const uint8_t always_block = 1;	   /* SYSCALL_DISPATCH_FILTER_BLOCK, for all threads */
+static bool intercepting;
+static long api_pid;		       /* process in which SC_T_API_ONLY threads live */
+static uint32_t nr_blocks;	       /* relaxed: a bound, not a count to rely on */
+static const uint8_t always_block = 1; /* SYSCALL_DISPATCH_FILTER_BLOCK, for all threads */
 
 /* Numbers that this layer looks at, whatever the serving layer thinks. */
 static const uint16_t own_calls[] = {
@@ -288,19 +291,42 @@ void sc_exit(struct sc_thread_priv *t)
 	leave(t);
 }
 
-/* For a program that calls hostsc.h without interception: no hook tells us of its threads' ends, so
- * look for dead ones. */
-static struct sc_thread_priv *reclaim(void)
+/*
+ * For a program that calls hostsc.h without interception: no hook tells us of its threads' ends, so
+ * look for one that is dead, and take its block. A thread that is not known yet, but has the number
+ * of a known one, follows a dead one.
+ */
+static struct sc_thread_priv *reclaim(uint32_t tid)
 {
 	long pid = sc_raw0(__NR_getpid);
+	struct sc_thread_priv *t;
 
-	for (struct sc_thread_priv *t = all_threads; t; t = t->next) {
+	sc_spin_lock(&threads_lock);
+	if (pid !=
+	    api_pid) /* forked: numbers of the parent's threads say nothing here, so let those be */
+		for (t = all_threads; t; t = t->next)
+			t->pub.flags &= ~SC_T_API_ONLY;
+	api_pid = pid;
+	for (t = all_threads; t; t = t->next) {
 		if (!(t->pub.flags & SC_T_API_ONLY))
 			continue;
-		if (sc_raw3(__NR_tgkill, pid, t->pub.tid, 0) == -ESRCH)
-			return t;
+		if (t->pub.tid == tid || sc_raw3(__NR_tgkill, pid, t->pub.tid, 0) == -ESRCH)
+			break;
 	}
-	return NULL;
+	if (t)
+		t->pub.tid = tid;
+	sc_spin_unlock(&threads_lock);
+	return t;
+}
+
+/* The address of libc's thread control block: tells threads apart that have the same %gs, which
+ * clone copies. */
+static uint64_t tcb(void)
+{
+	uint64_t p;
+
+	__asm__("mov %%fs:0, %0" : "=r"(p));
+	return p;
 }
 
 static struct sc_thread_priv *current_or_null(void)
@@ -317,27 +343,28 @@ static struct sc_thread_priv *current_or_null(void)
 struct sc_thread *sc_thread_ensure(void)
 {
 	struct sc_thread_priv *t = current_or_null();
+	uint32_t tid;
 	uint64_t mask;
 	uint64_t all = ~0UL;
 
-	if (t)
+	if (t && (intercepting || t->tcb == tcb()))
 		return &t->pub;
-	sc_raw4(__NR_rt_sigprocmask, 2, &all, &mask,
-		8); /* a handler on this thread may call the API, too */
-	sc_spin_lock(&threads_lock);
-	t = reclaim();
-	sc_spin_unlock(&threads_lock);
+	/* A handler on this thread may call the API, too. */
+	sc_raw4(__NR_rt_sigprocmask, SIG_SETMASK, &all, &mask, 8);
+	tid = (uint32_t)sc_raw0(__NR_gettid);
+	t = reclaim(tid);
 	if (t)
 		sc_serve_thread_exit(&t->pub);
 	else
 		t = sc_thread_alloc();
 	if (t) {
 		t->pub.serve = NULL;
-		t->pub.tid = (uint32_t)sc_raw0(__NR_gettid);
+		t->pub.tid = tid;
 		t->pub.flags = SC_T_API_ONLY;
+		t->tcb = tcb();
 		sc_set_gs(t);
 	}
-	sc_raw4(__NR_rt_sigprocmask, 2, &mask, 0, 8);
+	sc_raw4(__NR_rt_sigprocmask, SIG_SETMASK, &mask, 0, 8);
 	return t ? &t->pub : NULL;
 }
 
@@ -701,6 +728,7 @@ static void start(char **envp)
 		unused_block(t);
 		return;
 	}
+	intercepting = true;
 	fill_table();
 	sc_rewrite_init(auxv_get(auxv, AT_PHDR), auxv_get(auxv, AT_PHNUM),
 			auxv_get(auxv, AT_PHENT));

@@ -300,6 +300,10 @@ static void *run_handler(struct sc_thread_priv *t, int sig, const struct sc_sigi
 			sc_raw4(__NR_rt_sigaction, sig, &act, 0, 8);
 		}
 	}
+	/* Not left to the kernel: a signal that came again and again while it is deferred would
+	 * fill our stack. */
+	if ((a->act.flags & SA_NODEFER) && !is_virt(sig) && !(a->act.mask & SC_BIT(sig)))
+		set_mask(SIG_UNBLOCK, SC_BIT(sig), NULL);
 	return (void *)handler;
 }
 
@@ -396,8 +400,8 @@ void sc_fix_sigreturn(struct sc_ucontext *uc)
 static long install(int sig, const struct sc_ksigaction *want)
 {
 	struct sc_ksigaction act = {.handler = (uint64_t)sc_signal_entry,
-				    .flags =
-					(want->flags & ~SA_RESETHAND) | SA_RESTORER | SA_SIGINFO,
+				    .flags = (want->flags & ~(SA_RESETHAND | SA_NODEFER)) |
+					     SA_RESTORER | SA_SIGINFO,
 				    .restorer = (uint64_t)sc_restorer,
 				    .mask = want->mask & ~(uint64_t)SC_VIRT_SIGNALS};
 

@@ -1563,6 +1563,22 @@ static void case_seccomp(void)
 
 /* ---- others ---- */
 
+/* A policy against new executable memory: nothing can be rewritten, everything traps, all still
+ * works. */
+static void case_deny_write_exec(void)
+{
+	int bad = 0;
+
+	generated_call(SYS_getppid);
+	prctl(65 /* PR_SET_MDWE */, 1, 0, 0, 0); /* a kernel without it: no matter */
+	for (int i = 0; i < 100; i++) {
+		bad += getppid() != generated_call(SYS_getppid);
+		bad += getuid() != (uid_t)asm_call(SYS_getuid, 0, 0, 0);
+		bad += access("/", F_OK) != 0;
+	}
+	printf("bad %d\n", bad);
+}
+
 static ucontext_t main_context, other_context;
 
 static void other(void)
@@ -1781,6 +1797,7 @@ static const struct {
     CASE(exec_storm),
     CASE(traceme),
     CASE(seccomp),
+    CASE(deny_write_exec),
     CASE(swapcontext),
     CASE(timers),
     CASE(env),

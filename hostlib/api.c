@@ -371,11 +371,14 @@ static bool past_deadline(struct hsc_ring *ring)
 	return now - ring->life_ms >= c->deadline_ms;
 }
 
-/* Spins, then sleeps, until the lane moves; at most ms. 0, -ETIME, -EIO. */
-static int await_move(struct hsc_ring *ring, uint32_t ms)
+/*
+ * Spins, then sleeps, until the lane moves; at most ms from when it first had to sleep. *end is 0 before, and then when that
+ * time is over: the clock is a system call, which a wait that spinning ends must not pay for. 0, -ETIME, -EIO.
+ */
+static int await_move(struct hsc_ring *ring, uint32_t ms, uint64_t *end)
 {
 	struct sc_hlane *l = ring->lane;
-	uint64_t start = __builtin_ia32_rdtsc(), end = sc_now_ms() + ms;
+	uint64_t start = __builtin_ia32_rdtsc();
 	uint32_t spin = l->chan->spin_max ? SPIN_US * l->chan->ticks_per_us : 0;
 
 	do {
@@ -385,15 +388,18 @@ static int await_move(struct hsc_ring *ring, uint32_t ms)
 	} while (__builtin_ia32_rdtsc() - start < spin);
 	ring->life_ms = 0;
 	for (;;) {
-		uint64_t now = sc_now_ms();
+		uint64_t now = sc_now_ms(), left;
 
-		if (sc_lane_sleep(l, l->done, now >= end ? 0 : end - now < SLEEP_MS ? (uint32_t)(end - now) : SLEEP_MS, 0))
+		if (!*end)
+			*end = now + ms;
+		left = now < *end ? *end - now : 0;
+		if (sc_lane_sleep(l, l->done, left < SLEEP_MS ? (uint32_t)left : SLEEP_MS, 0))
 			return 0;
 		if (past_deadline(ring)) {
 			l->dead = 1;
 			return -EIO;
 		}
-		if (sc_now_ms() >= end)
+		if (sc_now_ms() >= *end)
 			return -ETIME;
 	}
 }
@@ -405,15 +411,13 @@ static uint32_t shown(const struct hsc_ring *ring)
 
 static int wait_shown(struct hsc_ring *ring, uint32_t n, uint32_t ms)
 {
-	uint64_t end = sc_now_ms() + ms;
+	uint64_t end = 0;
 	int err = harvest(ring);
 
 	while (!err && shown(ring) < n) {
-		uint64_t now = sc_now_ms();
-
 		if (!ring->flying)
 			return -EINVAL;
-		err = await_move(ring, now < end ? (uint32_t)(end - now) : 0);
+		err = await_move(ring, ms, &end);
 		if (!err)
 			err = harvest(ring);
 	}
@@ -542,10 +546,10 @@ HSC_API int hsc_submit_and_wait(struct hsc_ring *ring, unsigned int wait_nr)
 HSC_API void hsc_queue_exit(struct hsc_ring *ring)
 {
 	struct sc_hlane *l = ring->lane;
-	uint64_t mask;
+	uint64_t mask, end = 0;
 
 	while (ring->flying && !harvest(ring) && ring->flying)
-		if (await_move(ring, l->chan->deadline_ms))
+		if (await_move(ring, l->chan->deadline_ms, &end))
 			l->dead = 1;
 	signals_block(&mask);
 	for (uint32_t i = 0; !l->dead && i < REGIONS_MAX; i++)
@@ -725,7 +729,9 @@ static int64_t run(struct hsc_ring *ring, struct hsc_sqe *sqe)
 	if (err < 0)
 		return err;
 	while (e->state == ENTRY_FLYING) {
-		err = await_move(ring, 60000);
+		uint64_t end = 0;
+
+		err = await_move(ring, 60000, &end);
 		if (!err)
 			err = harvest(ring);
 		if (err && err != -ETIME)

@@ -34,7 +34,7 @@
 #define RUNDIR		   "/run/vhost-sc"
 #define ATTACH_WAIT_MS	   10000u /* for a domain that is starting */
 #define REPLY_MS	   20000u /* for an answer of the broker, beyond that */
-#define TICKETS_FIRST	   8u
+#define TICKETS_FIRST	   4u
 #define SPIN_MAX_US	   60u
 #define DEADLINE_MIN_MS	   50u
 #define DEADLINE_MAX_MS	   600000u

@@ -129,11 +129,33 @@ static void serve_free(struct sc_serve_thread *s)
 	sc_mutex_unlock(&serve_lock);
 }
 
+/* Is the kernel's working directory hidden by a route? Then it is the remote one that the program is in. */
+static void enter_hidden_cwd(struct sc_thread *t)
+{
+	static const char sorry[] = "scrun: the working directory is served by a domain, but cannot be entered there\n";
+	char cwd[SC_PATH_BUF];
+	struct sc_call c = {.nr = __NR_chdir, .a = {(long)cwd}};
+	uint32_t rest;
+	bool dotdot;
+
+	if (t->proc->cwd || sc_sys2(__NR_getcwd, cwd, sizeof(cwd)) <= 0 || !sc_route_match(cwd, &rest, &dotdot))
+		return;
+	if (call_chdir(t, &c) == 0)
+		return;
+	sc_sys3(__NR_write, 2, sorry, sizeof(sorry) - 1);
+	sc_sys1(__NR_exit_group, 125);
+}
+
 void sc_serve_thread_start(struct sc_thread *t)
 {
+	static bool started;
+
 	t->serve = NULL;
 	if (!t->proc)
 		t->proc = &sc_main_proc;
+	if (!started && sc_nroutes)
+		enter_hidden_cwd(t);
+	started = true;
 }
 
 void sc_serve_thread_exit(struct sc_thread *t)

@@ -37,7 +37,7 @@
 
 #define RUNDIR		"/run/vhost-sc"
 #define LIB_NAME	"libhostsc.so.0"
-#define MAX_ROUTES	16
+#define MAX_ROUTES	8 /* of the library's 16: each may become two */
 #define MAX_SCRIPTS	4     /* interpreters of interpreters, as the kernel follows them */
 #define REPLY_MS	20000 /* for the broker's answer, beyond --wait */
 
@@ -270,11 +270,54 @@ static void check_domain(const char *name, const struct options *o)
 	close(sock);
 }
 
-/* Checks NAME:HOSTPATH[=EXPORT] and returns it with an absolute HOSTPATH, escaped for the environment. */
+/* The path without symbolic links in that part of it that exists. */
+static char *canonical(const char *path)
+{
+	char *head = strdup(path), *real, *slash, *out;
+
+	if (!head)
+		fail(EXIT_OURS, "out of memory");
+	for (;;) {
+		real = realpath(*head ? head : "/", NULL);
+		if (real)
+			break;
+		slash = strrchr(head, '/');
+		if (!slash)
+			return strdup(path);
+		*slash = '\0';
+	}
+	out = format("%s%s", strcmp(real, "/") ? real : "", path + strlen(head));
+	free(real);
+	free(head);
+	return out;
+}
+
+/* One line of VHOST_SC_ROUTES, escaped. */
+static char *route_line(const char *name, const char *host, const char *rest)
+{
+	char *full = format("%s:%s%s", name, host, rest), *out = malloc(3 * strlen(full) + 1), *w = out;
+
+	if (!out)
+		fail(EXIT_OURS, "out of memory");
+	for (const char *c = full; *c; c++) {
+		if (*c == '\n' || *c == '%')
+			w += sprintf(w, "%%%02X", (unsigned int)*c);
+		else
+			*w++ = *c;
+	}
+	*w = '\0';
+	free(full);
+	return out;
+}
+
+/*
+ * Checks NAME:HOSTPATH[=EXPORT] and returns it as the library wants it: with an absolute HOSTPATH; and if that leads
+ * through symbolic links, once more without them, since programs may use either.
+ */
 static char *check_route(const char *spec, char **name)
 {
 	const char *colon = strchr(spec, ':'), *path, *equal;
-	char *host, *full, *out, *w;
+	char *host, *real, *line;
 
 	if (!colon || colon == spec || !colon[1] || colon[1] == '=')
 		fail(EXIT_OURS, "--storage takes NAME:HOSTPATH[=EXPORT], not '%s'", spec);
@@ -295,18 +338,9 @@ static char *check_route(const char *spec, char **name)
 		fail(EXIT_OURS, "out of memory");
 	if (strspn(host, "/.") == strlen(host))
 		fail(EXIT_OURS, "'%s': the root itself cannot be served by a domain; name a directory", spec);
-	full = format("%s:%s%s", *name, host, equal ? equal : "");
-	out = malloc(3 * strlen(full) + 1);
-	if (!out)
-		fail(EXIT_OURS, "out of memory");
-	for (w = out; *full; full++) {
-		if (*full == '\n' || *full == '%')
-			w += sprintf(w, "%%%02X", (unsigned int)*full);
-		else
-			*w++ = *full;
-	}
-	*w = '\0';
-	return out;
+	line = route_line(*name, host, equal ? equal : "");
+	real = canonical(host);
+	return strcmp(real, host) ? format("%s\n%s", line, route_line(*name, real, equal ? equal : "")) : line;
 }
 
 /* ---- the program ---- */

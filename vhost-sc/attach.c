@@ -253,10 +253,7 @@ static bool try_attach(struct client *c)
 		return true;
 	c->state = CLIENT_ATTACHING;
 	c->deadline = LOOP_NEVER;
-	if (session_begin(b, c))
-		return true;
-	process_leave(b, c->process);
-	return false;
+	return session_begin(b, c);
 }
 
 static void refuse_for_state(struct client *c)

@@ -39,10 +39,12 @@ int memfd_sealed(const char *name, uint64_t size, bool huge)
 	return fd;
 }
 
-int channel_adopt(struct channel *c, int memfd, bool huge)
+int channel_adopt(struct channel *c, int memfd, const struct sc_layout *l, bool huge)
 {
 	*c = CHANNEL_NONE;
-	c->mapped = huge ? HUGE_SIZE : SC_PAGE;
+	/* All of it on huge pages: mapping is what reserves them, so that who maps it next gets
+	 * them. */
+	c->mapped = huge ? l->size : SC_PAGE;
 	c->host = mmap(NULL, c->mapped, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
 	if (c->host == MAP_FAILED) {
 		*c = CHANNEL_NONE;
@@ -61,7 +63,7 @@ int channel_create(struct channel *c, const struct sc_layout *l, bool huge)
 	fd = memfd_sealed("vhost-sc-channel", l->size, huge);
 	if (fd < 0)
 		return fd;
-	err = channel_adopt(c, fd, huge);
+	err = channel_adopt(c, fd, l, huge);
 	if (err) {
 		close(fd);
 		return err;

@@ -32,7 +32,7 @@ int memfd_sealed(const char *name, uint64_t size, bool huge);
 int channel_create(struct channel *c, const struct sc_layout *l, bool huge);
 
 /* Takes over a channel's memfd after a restart of the broker. Returns 0 or -errno. */
-int channel_adopt(struct channel *c, int memfd, bool huge);
+int channel_adopt(struct channel *c, int memfd, const struct sc_layout *l, bool huge);
 
 /* Writes the numbers that people and tools find in the host page. */
 void channel_label(struct channel *c, uint32_t session, uint32_t slot);

@@ -153,6 +153,7 @@ bool session_begin(struct broker *b, struct client *c)
 	int err;
 
 	if (!s) {
+		process_leave(b, c->process);
 		if (any_detaching(b))
 			return false;
 		client_attach_failed(
@@ -164,6 +165,7 @@ bool session_begin(struct broker *b, struct client *c)
 	}
 	err = s->state == SLOT_FREE ? make_channel(b, s) : 0;
 	if (err) {
+		process_leave(b, c->process);
 		client_attach_failed(c, SC_ATTACH_ERROR, "cannot make a channel of %u MiB: %s%s",
 				     b->cfg->layout.size >> 20, strerror(-err),
 				     b->cfg->huge ? " (raise vm.nr_hugepages, or leave out --huge)"
@@ -505,7 +507,7 @@ static int load_slot(struct broker *b, struct slot *s, struct blob_in *in)
 	if (in->err || s->state > SLOT_DETACHING)
 		return -EBADMSG;
 	if (memfd >= 0) {
-		err = channel_adopt(&s->ch, memfd, b->cfg->huge);
+		err = channel_adopt(&s->ch, memfd, &b->cfg->layout, b->cfg->huge);
 		if (err)
 			return err;
 	}

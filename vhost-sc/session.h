@@ -101,9 +101,10 @@ struct sessions {
 /* Makes the slots. Returns 0 or -ENOMEM. */
 int session_init(struct broker *b);
 
-/* Starts a session for a client whose credentials have been checked. The outcome is told by
- * client_attached() or client_attach_failed(), possibly before this returns. Returns false if there
- * is no slot now but one is being freed: try again when session_end() is through. */
+/* Starts a session for a client whose credentials have been checked and that has joined its
+ * process; the session leaves it again. The outcome is told by client_attached() or
+ * client_attach_failed(), possibly before this returns. Returns false if there is no slot now but
+ * one is being freed: try again when session_end() is through. */
 bool session_begin(struct broker *b, struct client *c);
 
 /* Channels that a user has. */

@@ -39,7 +39,7 @@ static_assert(sizeof(((struct hsc_sqe *)0)->slot) == sizeof(struct sc_slot), "ro
 
 /* A run of pool blocks. */
 struct region {
-	uint32_t off;	  /* channel offset; 0: unused entry */
+	uint32_t off; /* channel offset; 0: unused entry */
 	uint32_t nblocks;
 	uint32_t npages;
 	uint64_t used[PAGES / 64];
@@ -269,7 +269,8 @@ static int ring_make(struct sc_thread *t, struct sc_dom *d, uint32_t log2, struc
 	return err;
 }
 
-HSC_API int hsc_queue_init(const char *domain, unsigned int entries, unsigned int flags, struct hsc_ring **ring)
+HSC_API int hsc_queue_init(const char *domain, unsigned int entries, unsigned int flags,
+			   struct hsc_ring **ring)
 {
 	struct sc_thread *t;
 	struct sc_dom *d;
@@ -310,7 +311,8 @@ static void finish(struct hsc_ring *ring, struct entry *e, int64_t res, uint32_t
 {
 	for (int i = 0; i < 2; i++)
 		hsc_buf_free(ring, e->sqe.tmp[i]);
-	e->cqe = (struct hsc_cqe){.user_data = e->sqe.user_data, .res = res, .flags = SC_CQE_TYPE(flags)};
+	e->cqe = (struct hsc_cqe){
+	    .user_data = e->sqe.user_data, .res = res, .flags = SC_CQE_TYPE(flags)};
 	e->state = ENTRY_DONE;
 	if (!e->internal)
 		ring->shown[ring->shown_tail++ % RING_MAX] = (uint16_t)e->sqe.index;
@@ -429,7 +431,8 @@ HSC_API int hsc_peek_cqe(struct hsc_ring *ring, struct hsc_cqe **cqe)
 	return hsc_peek_batch_cqe(ring, cqe, 1) ? 0 : ring->lane->dead ? -EIO : -EAGAIN;
 }
 
-HSC_API unsigned int hsc_peek_batch_cqe(struct hsc_ring *ring, struct hsc_cqe **cqes, unsigned int count)
+HSC_API unsigned int hsc_peek_batch_cqe(struct hsc_ring *ring, struct hsc_cqe **cqes,
+					unsigned int count)
 {
 	uint32_t n;
 
@@ -441,7 +444,8 @@ HSC_API unsigned int hsc_peek_batch_cqe(struct hsc_ring *ring, struct hsc_cqe **
 	return n;
 }
 
-HSC_API int hsc_wait_cqe_timeout(struct hsc_ring *ring, struct hsc_cqe **cqe, unsigned int timeout_ms)
+HSC_API int hsc_wait_cqe_timeout(struct hsc_ring *ring, struct hsc_cqe **cqe,
+				 unsigned int timeout_ms)
 {
 	int err = shown(ring) ? 0 : wait_shown(ring, 1, timeout_ms);
 
@@ -479,7 +483,8 @@ HSC_API unsigned int hsc_sq_space_left(const struct hsc_ring *ring)
 	uint32_t n = 0;
 
 	while (n < ring->depth - ring->prepared &&
-	       ring->entries[(ring->lane->tail + ring->prepared + n) & (ring->depth - 1)].state == ENTRY_FREE)
+	       ring->entries[(ring->lane->tail + ring->prepared + n) & (ring->depth - 1)].state ==
+		   ENTRY_FREE)
 		n++;
 	return n;
 }
@@ -578,7 +583,8 @@ HSC_API void hsc_prep_nop(struct hsc_sqe *sqe, uint32_t value)
 	slot_of(sqe, SC_OP_NOP, 0)->arg0 = value;
 }
 
-static void prep_rw(struct hsc_sqe *sqe, uint16_t op, hsc_handle h, const void *buf, unsigned int len, uint64_t off)
+static void prep_rw(struct hsc_sqe *sqe, uint16_t op, hsc_handle h, const void *buf,
+		    unsigned int len, uint64_t off)
 {
 	struct sc_slot *s = slot_of(sqe, op, h);
 
@@ -595,22 +601,26 @@ static void prep_rw(struct hsc_sqe *sqe, uint16_t op, hsc_handle h, const void *
 		sqe->error = -EINVAL;
 }
 
-HSC_API void hsc_prep_read(struct hsc_sqe *sqe, hsc_handle h, void *buf, unsigned int len, uint64_t off)
+HSC_API void hsc_prep_read(struct hsc_sqe *sqe, hsc_handle h, void *buf, unsigned int len,
+			   uint64_t off)
 {
 	prep_rw(sqe, SC_OP_READ, h, buf, len, off);
 }
 
-HSC_API void hsc_prep_write(struct hsc_sqe *sqe, hsc_handle h, const void *buf, unsigned int len, uint64_t off)
+HSC_API void hsc_prep_write(struct hsc_sqe *sqe, hsc_handle h, const void *buf, unsigned int len,
+			    uint64_t off)
 {
 	prep_rw(sqe, SC_OP_WRITE, h, buf, len, off);
 }
 
 HSC_API void hsc_prep_fsync(struct hsc_sqe *sqe, hsc_handle h, unsigned int flags)
 {
-	slot_of(sqe, SC_OP_SYNC, h)->arg0 = flags & HSC_FSYNC_DATASYNC ? SC_SYNC_DATA : SC_SYNC_FULL;
+	slot_of(sqe, SC_OP_SYNC, h)->arg0 =
+	    flags & HSC_FSYNC_DATASYNC ? SC_SYNC_DATA : SC_SYNC_FULL;
 }
 
-HSC_API void hsc_prep_fallocate(struct hsc_sqe *sqe, hsc_handle h, int mode, uint64_t off, uint64_t len)
+HSC_API void hsc_prep_fallocate(struct hsc_sqe *sqe, hsc_handle h, int mode, uint64_t off,
+				uint64_t len)
 {
 	struct sc_slot *s = slot_of(sqe, SC_OP_FALLOCATE, h);
 
@@ -629,7 +639,8 @@ static void *tmp_get(struct hsc_sqe *sqe, int which, size_t size)
 }
 
 /* Copies the path to such room, of which the second half page is free for other data. */
-static uint8_t *prep_path(struct hsc_sqe *sqe, int which, const char *path, uint32_t *off, uint32_t *len)
+static uint8_t *prep_path(struct hsc_sqe *sqe, int which, const char *path, uint32_t *off,
+			  uint32_t *len)
 {
 	size_t n = sc_strnlen(path, SC_PATH_BUF);
 	uint8_t *room;
@@ -656,7 +667,8 @@ HSC_API void hsc_prep_ftruncate(struct hsc_sqe *sqe, hsc_handle h, uint64_t len)
 	s->off = len;
 }
 
-HSC_API void hsc_prep_open(struct hsc_sqe *sqe, hsc_handle base, const char *path, int flags, mode_t mode)
+HSC_API void hsc_prep_open(struct hsc_sqe *sqe, hsc_handle base, const char *path, int flags,
+			   mode_t mode)
 {
 	struct sc_slot *s = slot_of(sqe, SC_OP_OPEN, base);
 	uint64_t mask;
@@ -675,8 +687,8 @@ HSC_API void hsc_prep_close(struct hsc_sqe *sqe, hsc_handle h)
 	slot_of(sqe, SC_OP_CLOSE, h);
 }
 
-HSC_API void hsc_prep_statx(struct hsc_sqe *sqe, hsc_handle base, const char *path, int flags, unsigned int mask,
-			    struct statx *stx)
+HSC_API void hsc_prep_statx(struct hsc_sqe *sqe, hsc_handle base, const char *path, int flags,
+			    unsigned int mask, struct statx *stx)
 {
 	struct sc_slot *s = slot_of(sqe, SC_OP_STAT, base);
 
@@ -704,8 +716,8 @@ HSC_API void hsc_prep_unlink(struct hsc_sqe *sqe, hsc_handle base, const char *p
 	s->arg0 = (uint32_t)flags;
 }
 
-HSC_API void hsc_prep_rename(struct hsc_sqe *sqe, hsc_handle old_base, const char *old_path, hsc_handle new_base,
-			     const char *new_path, unsigned int flags)
+HSC_API void hsc_prep_rename(struct hsc_sqe *sqe, hsc_handle old_base, const char *old_path,
+			     hsc_handle new_base, const char *new_path, unsigned int flags)
 {
 	struct sc_slot *s = slot_of(sqe, SC_OP_RENAME, old_base);
 
@@ -742,7 +754,8 @@ static int64_t run(struct hsc_ring *ring, struct hsc_sqe *sqe)
 	return res;
 }
 
-HSC_API int hsc_open(struct hsc_ring *ring, hsc_handle base, const char *path, int flags, mode_t mode, hsc_handle *h)
+HSC_API int hsc_open(struct hsc_ring *ring, hsc_handle base, const char *path, int flags,
+		     mode_t mode, hsc_handle *h)
 {
 	struct hsc_sqe *sqe = hsc_get_sqe(ring);
 	int64_t res;

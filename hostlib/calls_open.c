@@ -22,10 +22,10 @@
 #define KERNEL_O_TMPFILE   020000000u /* without O_DIRECTORY */
 
 /* What open() and openat() know; they ignore the rest. */
-#define OPEN_FLAGS                                                                                           \
-	(O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_SYNC | O_DSYNC |      \
-	 FASYNC | O_DIRECT | KERNEL_O_LARGEFILE | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC | O_PATH | \
-	 KERNEL_O_TMPFILE)
+#define OPEN_FLAGS                                                                                 \
+	(O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_SYNC |      \
+	 O_DSYNC | FASYNC | O_DIRECT | KERNEL_O_LARGEFILE | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | \
+	 O_CLOEXEC | O_PATH | KERNEL_O_TMPFILE)
 #define PATH_FLAGS (O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC)
 
 struct open_req {
@@ -36,8 +36,8 @@ struct open_req {
 };
 
 /* One attempt at a known place. >= 0: the descriptor; -errno; *crossed: see sc_at_cross(). */
-static long open_at(struct sc_thread *t, const struct sc_call *c, const struct open_req *q, struct sc_at *at,
-		    uint32_t at_flags, bool *crossed)
+static long open_at(struct sc_thread *t, const struct sc_call *c, const struct open_req *q,
+		    struct sc_at *at, uint32_t at_flags, bool *crossed)
 {
 	bool cloexec = q->flags & O_CLOEXEC;
 	uint32_t wire = q->flags & ~(O_CLOEXEC | KERNEL_O_LARGEFILE), flags = 0;
@@ -105,8 +105,8 @@ static uint32_t packed_mode(struct sc_thread *t, uint32_t mode)
 }
 
 /* open and openat: unknown flags do not count, the mode counts only when something may be created. */
-static long open_old(struct sc_thread *t, const struct sc_call *c, int dirfd, uint8_t path_arg, uint32_t flags,
-		     uint32_t mode)
+static long open_old(struct sc_thread *t, const struct sc_call *c, int dirfd, uint8_t path_arg,
+		     uint32_t flags, uint32_t mode)
 {
 	struct open_req q = {.dirfd = dirfd, .path_arg = path_arg, .flags = flags & OPEN_FLAGS};
 

@@ -87,7 +87,8 @@ static long chdir_at(struct sc_thread *t, const struct sc_call *c, struct sc_at 
 	}
 	o.route = at->route;
 	if (err) {
-		sc_file_unref(t, sc_open_done_nofd(t, &o, (uint64_t)res, O_PATH | O_DIRECTORY, S_IFDIR));
+		sc_file_unref(
+		    t, sc_open_done_nofd(t, &o, (uint64_t)res, O_PATH | O_DIRECTORY, S_IFDIR));
 		return err;
 	}
 	cwd_set(t, sc_open_done_nofd(t, &o, (uint64_t)res, O_PATH | O_DIRECTORY, S_IFDIR));

@@ -22,9 +22,9 @@
 #include "calls.h"
 #include "chan-priv.h"
 
-#define IOV_LIMIT  1024
-#define RW_MAX	   0x7ffff000ul /* what the kernel moves at most in one call */
-#define RWF_KNOWN  0x1fu	/* RWF_HIPRI, DSYNC, SYNC, NOWAIT, APPEND */
+#define IOV_LIMIT 1024
+#define RW_MAX	  0x7ffff000ul /* what the kernel moves at most in one call */
+#define RWF_KNOWN 0x1fu	       /* RWF_HIPRI, DSYNC, SYNC, NOWAIT, APPEND */
 
 /* The program's memory as a sequence of pieces, and how far we are. */
 struct pieces {
@@ -36,7 +36,8 @@ struct pieces {
 };
 
 /* Copies len bytes between the arena and the pieces. 0, or -EFAULT; *done: bytes copied before the fault. */
-static long pieces_copy(struct pieces *p, uint8_t *arena, uint32_t len, bool to_user, uint32_t *done)
+static long pieces_copy(struct pieces *p, uint8_t *arena, uint32_t len, bool to_user,
+			uint32_t *done)
 {
 	*done = 0;
 	while (len) {
@@ -47,7 +48,8 @@ static long pieces_copy(struct pieces *p, uint8_t *arena, uint32_t len, bool to_
 		long err = 0;
 
 		if (n)
-			err = to_user ? sc_copy_to_user(user, arena, n) : sc_copy_from_user(arena, user, n);
+			err = to_user ? sc_copy_to_user(user, arena, n)
+				      : sc_copy_from_user(arena, user, n);
 		if (err)
 			return -EFAULT;
 		p->off += n;
@@ -72,31 +74,35 @@ struct rw {
 	uint32_t rwf;
 };
 
-static void rw_slot(struct sc_slot *s, const struct rw *q, uint64_t done, uint32_t buf, uint32_t len)
+static void rw_slot(struct sc_slot *s, const struct rw *q, uint64_t done, uint32_t buf,
+		    uint32_t len)
 {
 	*s = (struct sc_slot){
-		.op = q->write ? SC_OP_WRITE : SC_OP_READ,
-		.flags = q->curpos ? SC_SLOT_F_CURPOS : 0,
-		.handle = q->f->handle,
-		.off = q->curpos ? 0 : q->off + done,
-		.buf = buf,
-		.len = len,
-		.arg0 = q->rwf,
+	    .op = q->write ? SC_OP_WRITE : SC_OP_READ,
+	    .flags = q->curpos ? SC_SLOT_F_CURPOS : 0,
+	    .handle = q->f->handle,
+	    .off = q->curpos ? 0 : q->off + done,
+	    .buf = buf,
+	    .len = len,
+	    .arg0 = q->rwf,
 	};
 }
 
 /* The agent took (or gave) more than the program's memory let us have: the position goes back. */
 static void step_back(struct sc_thread *t, struct sc_hlane *l, const struct rw *q, uint64_t n)
 {
-	struct sc_slot s = {
-		.op = SC_OP_SEEK, .handle = q->f->handle, .off = (uint64_t)-(int64_t)n, .arg0 = SEEK_CUR};
+	struct sc_slot s = {.op = SC_OP_SEEK,
+			    .handle = q->f->handle,
+			    .off = (uint64_t) - (int64_t)n,
+			    .arg0 = SEEK_CUR};
 
 	if (n && q->curpos)
 		sc_lane_call(t, l, &s, NULL, 0);
 }
 
 /* All of it in one request, in the lane's buffer or a run of blocks at `buf`. */
-static long rw_once(struct sc_thread *t, struct sc_hlane *l, struct rw *q, uint32_t buf, uint32_t len)
+static long rw_once(struct sc_thread *t, struct sc_hlane *l, struct rw *q, uint32_t buf,
+		    uint32_t len)
 {
 	uint8_t *mem = sc_chan_ptr(l->chan, buf);
 	struct sc_slot s;
@@ -155,7 +161,8 @@ static uint32_t chunk(const struct rw *q, uint64_t done, uint32_t size)
  * Long reads: while chunk i is copied out, chunk i+1 is read. The next one is asked for only after a full chunk, so the
  * end of the file costs nothing extra.
  */
-static long rw_read_long(struct sc_thread *t, struct sc_hlane *l, struct rw *q, const struct halves *h)
+static long rw_read_long(struct sc_thread *t, struct sc_hlane *l, struct rw *q,
+			 const struct halves *h)
 {
 	uint64_t asked = 0, done = 0;
 	uint32_t len[2], copied;
@@ -183,7 +190,8 @@ static long rw_read_long(struct sc_thread *t, struct sc_hlane *l, struct rw *q, 
 			index = sc_lane_submit(t, l, &s);
 			asked += len[!turn];
 		}
-		if (pieces_copy(&q->p, sc_chan_ptr(l->chan, h->off[turn]), (uint32_t)res, true, &copied)) {
+		if (pieces_copy(&q->p, sc_chan_ptr(l->chan, h->off[turn]), (uint32_t)res, true,
+				&copied)) {
 			uint64_t ahead = (uint64_t)res - copied;
 
 			res = more && index >= 0 ? sc_lane_wait(t, l, index, NULL, 0) : 0;
@@ -199,7 +207,8 @@ static long rw_read_long(struct sc_thread *t, struct sc_hlane *l, struct rw *q, 
 }
 
 /* Long writes: while chunk i is written, chunk i+1 is copied in; it is sent only after i is written wholly. */
-static long rw_write_long(struct sc_thread *t, struct sc_hlane *l, struct rw *q, const struct halves *h)
+static long rw_write_long(struct sc_thread *t, struct sc_hlane *l, struct rw *q,
+			  const struct halves *h)
 {
 	uint64_t done = 0, taken = 0;
 	uint32_t len[2] = {0}, copied;
@@ -219,8 +228,8 @@ static long rw_write_long(struct sc_thread *t, struct sc_hlane *l, struct rw *q,
 		len[!turn] = 0;
 		if (!fault && taken < q->p.total) {
 			len[!turn] = chunk(q, taken, h->size);
-			fault = pieces_copy(&q->p, sc_chan_ptr(l->chan, h->off[!turn]), len[!turn], false,
-					    &copied);
+			fault = pieces_copy(&q->p, sc_chan_ptr(l->chan, h->off[!turn]), len[!turn],
+					    false, &copied);
 			len[!turn] = copied;
 		}
 		res = index < 0 ? -EIO : sc_lane_wait(t, l, index, NULL, 0);
@@ -286,7 +295,9 @@ static long rw_run(struct sc_thread *t, struct rw *q)
 		return -EISDIR;
 	if (q->p.total > RW_MAX)
 		q->p.total = RW_MAX;
-	res = q->write ? sc_limit_write(t, q->f, q->curpos ? NULL : &q->off, q->rwf & RWF_APPEND, &q->p.total) : 0;
+	res = q->write ? sc_limit_write(t, q->f, q->curpos ? NULL : &q->off, q->rwf & RWF_APPEND,
+					&q->p.total)
+		       : 0;
 	if (res)
 		return res;
 	res = sc_lane_get(t, q->f->dom, &l);
@@ -303,15 +314,16 @@ static long rw_run(struct sc_thread *t, struct rw *q)
 
 /* ---- the calls ---- */
 
-static long rw_simple(struct sc_thread *t, const struct sc_call *c, bool write, bool curpos, long off)
+static long rw_simple(struct sc_thread *t, const struct sc_call *c, bool write, bool curpos,
+		      long off)
 {
 	struct iovec v = {.iov_base = (void *)c->a[1], .iov_len = (size_t)c->a[2]};
 	struct rw q = {
-		.f = c->file,
-		.p = {.iov = &v, .n = 1, .total = v.iov_len},
-		.write = write,
-		.curpos = curpos,
-		.off = (uint64_t)off,
+	    .f = c->file,
+	    .p = {.iov = &v, .n = 1, .total = v.iov_len},
+	    .write = write,
+	    .curpos = curpos,
+	    .off = (uint64_t)off,
 	};
 
 	if (!curpos && off < 0)
@@ -368,10 +380,12 @@ static long iov_get(struct sc_serve_thread *s, const struct sc_call *c, struct p
 	return 0;
 }
 
-static long rw_vector(struct sc_thread *t, const struct sc_call *c, bool write, bool curpos, long off, uint32_t rwf)
+static long rw_vector(struct sc_thread *t, const struct sc_call *c, bool write, bool curpos,
+		      long off, uint32_t rwf)
 {
 	struct sc_serve_thread *s = sc_serve_of(t);
-	struct rw q = {.f = c->file, .write = write, .curpos = curpos, .off = (uint64_t)off, .rwf = rwf};
+	struct rw q = {
+	    .f = c->file, .write = write, .curpos = curpos, .off = (uint64_t)off, .rwf = rwf};
 	long err;
 
 	if (!s)

@@ -75,8 +75,8 @@ struct stat_call {
 };
 
 /* Runs SC_OP_STAT for a path. 0: q->st and q->dom are valid; else what to return. */
-static long stat_path(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg, uint32_t flags,
-		      uint32_t mask, struct stat_call *q)
+static long stat_path(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg,
+		      uint32_t flags, uint32_t mask, struct stat_call *q)
 {
 	long res;
 
@@ -102,7 +102,8 @@ static long give_stat(const struct sc_dom *d, const struct sc_stat *st, long use
 	return sc_copy_to_user((void *)user, &out, sizeof(out)) ? -EFAULT : 0;
 }
 
-static long stat_common(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg, uint32_t flags)
+static long stat_common(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg,
+			uint32_t flags)
 {
 	struct stat_call q;
 	long res = stat_path(t, c, dirfd, path_arg, flags, STATX_WANTED, &q);
@@ -121,13 +122,14 @@ long call_lstat(struct sc_thread *t, const struct sc_call *c)
 }
 
 /* SC_OP_STAT of an open file. */
-static long stat_file(struct sc_thread *t, struct sc_file *f, uint32_t flags, uint32_t mask, struct sc_stat *st)
+static long stat_file(struct sc_thread *t, struct sc_file *f, uint32_t flags, uint32_t mask,
+		      struct sc_stat *st)
 {
 	struct sc_opx x = {
-		.op = SC_OP_STAT,
-		.arg0 = AT_EMPTY_PATH | flags,
-		.arg1 = mask,
-		.d2 = {.p = st, .len = sizeof(*st), .out = 1},
+	    .op = SC_OP_STAT,
+	    .arg0 = AT_EMPTY_PATH | flags,
+	    .arg1 = mask,
+	    .d2 = {.p = st, .len = sizeof(*st), .out = 1},
 	};
 	long res = sc_file_call(t, f, &x);
 
@@ -197,15 +199,15 @@ long call_statx(struct sc_thread *t, const struct sc_call *c)
 	return sc_copy_to_user((void *)c->a[4], &out, sizeof(out)) ? -EFAULT : 0;
 }
 
-static long access_common(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg, uint32_t mode,
-			  uint32_t flags)
+static long access_common(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg,
+			  uint32_t mode, uint32_t flags)
 {
 	struct sc_pathop p = {
-		.x = {.op = SC_OP_ACCESS, .arg0 = flags, .arg1 = mode},
-		.dirfd = dirfd,
-		.path_arg = (uint8_t)path_arg,
-		.at_flags = (flags & AT_SYMLINK_NOFOLLOW ? SC_AT_NOFOLLOW : 0) |
-			    (flags & AT_EMPTY_PATH ? SC_AT_EMPTY : 0),
+	    .x = {.op = SC_OP_ACCESS, .arg0 = flags, .arg1 = mode},
+	    .dirfd = dirfd,
+	    .path_arg = (uint8_t)path_arg,
+	    .at_flags = (flags & AT_SYMLINK_NOFOLLOW ? SC_AT_NOFOLLOW : 0) |
+			(flags & AT_EMPTY_PATH ? SC_AT_EMPTY : 0),
 	};
 
 	if ((mode & ~7u) || (flags & ~(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH)))
@@ -229,7 +231,8 @@ long call_faccessat2(struct sc_thread *t, const struct sc_call *c)
 }
 
 /* readlink of /proc/self/fd/N, /proc/self/cwd, /proc/self/exe of something remote: its host path. SC_NATIVE if it is none. */
-static long readlink_magic(struct sc_thread *t, const struct sc_call *c, int path_arg, long buf, long size)
+static long readlink_magic(struct sc_thread *t, const struct sc_call *c, int path_arg, long buf,
+			   long size)
 {
 	char path[SC_PATH_BUF];
 	struct sc_file *f;
@@ -258,10 +261,10 @@ static long readlink_common(struct sc_thread *t, const struct sc_call *c, int di
 {
 	long buf = c->a[path_arg + 1], size = (int)c->a[path_arg + 2];
 	struct sc_pathop p = {
-		.x = {.op = SC_OP_READLINK},
-		.dirfd = dirfd,
-		.path_arg = (uint8_t)path_arg,
-		.at_flags = SC_AT_NOFOLLOW | SC_AT_EMPTY,
+	    .x = {.op = SC_OP_READLINK},
+	    .dirfd = dirfd,
+	    .path_arg = (uint8_t)path_arg,
+	    .at_flags = SC_AT_NOFOLLOW | SC_AT_EMPTY,
 	};
 	long res;
 

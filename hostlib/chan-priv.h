@@ -22,8 +22,9 @@ struct sc_spin {
 
 struct sc_chan {
 	struct sc_dom *dom;
-	uint32_t gen;	    /* unique in this memory image */
-	uint32_t users;	    /* lanes held, vfork children, and 1 while it is the domain's current; dom->lock */
+	uint32_t gen; /* unique in this memory image */
+	uint32_t
+	    users; /* lanes held, vfork children, and 1 while it is the domain's current; dom->lock */
 	bool vfork_private; /* attached by a vfork child: its descriptors are not ours */
 	bool orphan;	    /* the broker hung up */
 	uint8_t *base;	    /* the mapping, lay.size bytes, hostile */
@@ -35,8 +36,8 @@ struct sc_chan {
 	int kick; /* eventfd: the agent rings us */
 	uint32_t session;
 	uint32_t deadline_ms;
-	uint32_t seq;	 /* of messages on sock; dom->lock */
-	uint32_t leader; /* 1: a thread polls kick for all sleepers; atomic */
+	uint32_t seq;	  /* of messages on sock; dom->lock */
+	uint32_t leader;  /* 1: a thread polls kick for all sleepers; atomic */
 	uint32_t nshared; /* lanes 0..nshared-1 are shared, the others owned by one thread */
 	uint64_t lane_used[SC_MAX_LANES / 64]; /* atomic */
 	uint64_t roots[SC_MAX_ROUTES];	       /* handles of route roots */
@@ -46,7 +47,7 @@ struct sc_chan {
 	uint32_t nspare;
 	struct sc_mutex pool_lock;
 	uint32_t pool_blocks;
-	uint32_t pool_wake;    /* futex word, incremented when blocks come back and somebody waits */
+	uint32_t pool_wake; /* futex word, incremented when blocks come back and somebody waits */
 	uint32_t pool_waiters; /* atomic */
 	uint64_t pool_used[SC_POOL_BLOCKS / 64];
 	struct sc_spin spin[SC_SPIN_CLASSES];
@@ -60,7 +61,8 @@ struct sc_chan {
 struct sc_chan *sc_chan_of(struct sc_thread *t, struct sc_dom *d);
 
 /* Exclusive lane for a C API ring of 2^depth_log2 slots; sc_hlane_release() gives it back. 0 or -errno. */
-long sc_hlane_acquire(struct sc_thread *t, struct sc_dom *d, uint32_t depth_log2, struct sc_hlane **out);
+long sc_hlane_acquire(struct sc_thread *t, struct sc_dom *d, uint32_t depth_log2,
+		      struct sc_hlane **out);
 void sc_hlane_release(struct sc_hlane *l);
 
 /* Publishes what was written up to l->tail: release store, then rings if the agent sleeps. */

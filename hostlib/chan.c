@@ -31,13 +31,13 @@
 #include "libfd.h"
 #include "process.h"
 
-#define RUNDIR		   "/run/vhost-sc"
-#define ATTACH_WAIT_MS	   10000u /* for a domain that is starting */
-#define REPLY_MS	   20000u /* for an answer of the broker, beyond that */
-#define TICKETS_FIRST	   4u
-#define SPIN_MAX_US	   60u
-#define DEADLINE_MIN_MS	   50u
-#define DEADLINE_MAX_MS	   600000u
+#define RUNDIR		"/run/vhost-sc"
+#define ATTACH_WAIT_MS	10000u /* for a domain that is starting */
+#define REPLY_MS	20000u /* for an answer of the broker, beyond that */
+#define TICKETS_FIRST	4u
+#define SPIN_MAX_US	60u
+#define DEADLINE_MIN_MS 50u
+#define DEADLINE_MAX_MS 600000u
 
 struct sc_dom sc_doms[SC_MAX_DOMAINS];
 uint32_t sc_ndoms;
@@ -60,8 +60,8 @@ const char *sc_chan_rundir(void)
 
 static bool name_char(char c)
 {
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-	       c == '_' || c == '-';
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '.' || c == '_' || c == '-';
 }
 
 struct sc_dom *sc_dom_named(const char *name, uint32_t len)
@@ -96,7 +96,8 @@ struct sc_chan *sc_chan_of(struct sc_thread *t, struct sc_dom *d)
 /* ---- messages ---- */
 
 /* Receives one message, with at most max descriptors, which go to fds. Returns its length, or -errno. */
-static long msg_recv(int sock, void *buf, size_t size, int *fds, uint32_t max, uint32_t *nfds, int flags)
+static long msg_recv(int sock, void *buf, size_t size, int *fds, uint32_t max, uint32_t *nfds,
+		     int flags)
 {
 	union {
 		char room[CMSG_SPACE((SC_TICKETS_BATCH + 3) * sizeof(int))];
@@ -160,7 +161,8 @@ static long wait_readable(int sock, uint32_t ms)
 	for (;;) {
 		uint64_t now = sc_now_ms();
 		uint64_t left = now < end ? end - now : 0;
-		struct timespec ts = {.tv_sec = (long)(left / 1000), .tv_nsec = (long)(left % 1000) * 1000000l};
+		struct timespec ts = {.tv_sec = (long)(left / 1000),
+				      .tv_nsec = (long)(left % 1000) * 1000000l};
 		struct pollfd p = {.fd = sock, .events = POLLIN};
 		long n = sc_sys6(__NR_ppoll, &p, 1, &ts, 0, 8, 0);
 
@@ -184,8 +186,8 @@ static void take_event(struct sc_chan *c, const struct sc_attach_event *e, int *
 }
 
 /* Receives messages until one of `type` with `seq` comes (type 0: until none is left). dom->lock held. */
-static long await_msg(struct sc_chan *c, uint32_t type, uint32_t seq, void *buf, int *fds, uint32_t max,
-		      uint32_t *nfds)
+static long await_msg(struct sc_chan *c, uint32_t type, uint32_t seq, void *buf, int *fds,
+		      uint32_t max, uint32_t *nfds)
 {
 	struct sc_attach_hdr *h = buf;
 	long n;
@@ -287,12 +289,12 @@ static long status_errno(uint32_t status)
 static long dom_ask(struct sc_dom *d, int sock, struct sc_attach_rep *rep, int *fds, uint32_t *nfds)
 {
 	struct sc_attach_req req = {
-		.h = {.magic = SC_ATTACH_MAGIC, .type = SC_ATTACH_REQ, .seq = 1, .len = sizeof(req)},
-		.abi_min = SC_ABI_VERSION,
-		.abi_max = SC_ABI_VERSION,
-		.features = SC_FEATURES,
-		.wait_ms = ATTACH_WAIT_MS,
-		.tickets = TICKETS_FIRST,
+	    .h = {.magic = SC_ATTACH_MAGIC, .type = SC_ATTACH_REQ, .seq = 1, .len = sizeof(req)},
+	    .abi_min = SC_ABI_VERSION,
+	    .abi_max = SC_ABI_VERSION,
+	    .features = SC_FEATURES,
+	    .wait_ms = ATTACH_WAIT_MS,
+	    .tickets = TICKETS_FIRST,
 	};
 	long n = sc_sys6(__NR_sendto, sock, &req, sizeof(req), MSG_NOSIGNAL, 0, 0);
 
@@ -305,7 +307,8 @@ static long dom_ask(struct sc_dom *d, int sock, struct sc_attach_rep *rep, int *
 	if (n < 0)
 		return n;
 	rep->text[sizeof(rep->text) - 1] = '\0';
-	if ((size_t)n < sizeof(*rep) || rep->h.magic != SC_ATTACH_MAGIC || rep->h.type != SC_ATTACH_REP)
+	if ((size_t)n < sizeof(*rep) || rep->h.magic != SC_ATTACH_MAGIC ||
+	    rep->h.type != SC_ATTACH_REP)
 		return -EPROTO;
 	if (rep->status != SC_ATTACH_OK) {
 		set_text(d, rep->text);
@@ -338,7 +341,8 @@ static uint32_t tick_rate(uint64_t tsc0, const struct timespec *t0)
 
 	sc_sys2(__NR_clock_gettime, CLOCK_MONOTONIC, &t1);
 	dt = __builtin_ia32_rdtsc() - tsc0;
-	ns = (uint64_t)(t1.tv_sec - t0->tv_sec) * 1000000000ull + (uint64_t)t1.tv_nsec - (uint64_t)t0->tv_nsec;
+	ns = (uint64_t)(t1.tv_sec - t0->tv_sec) * 1000000000ull + (uint64_t)t1.tv_nsec -
+	     (uint64_t)t0->tv_nsec;
 	if (ns < 20000 || dt / (ns / 1000) == 0 || dt / (ns / 1000) > 20000)
 		return 2000;
 	return (uint32_t)(dt / (ns / 1000));
@@ -363,7 +367,8 @@ static void lanes_init(struct sc_chan *c)
 }
 
 /* Makes the structure of a channel from the broker's answer. fds have been moved. NULL: no memory. */
-static struct sc_chan *chan_make(struct sc_dom *d, const struct sc_attach_rep *rep, const int *fds, int sock)
+static struct sc_chan *chan_make(struct sc_dom *d, const struct sc_attach_rep *rep, const int *fds,
+				 int sock)
 {
 	uint64_t bytes = sizeof(struct sc_chan) + rep->layout.nlanes * sizeof(struct sc_hlane);
 	struct sc_chan *c = sc_map(bytes);
@@ -371,7 +376,8 @@ static struct sc_chan *chan_make(struct sc_dom *d, const struct sc_attach_rep *r
 
 	if (!c)
 		return NULL;
-	base = sc_raw_syscall(__NR_mmap, 0, rep->layout.size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
+	base = sc_raw_syscall(__NR_mmap, 0, rep->layout.size, PROT_READ | PROT_WRITE, MAP_SHARED,
+			      fds[0], 0);
 	if (base < 0) {
 		sc_unmap(c, bytes);
 		return NULL;
@@ -397,7 +403,8 @@ static struct sc_chan *chan_make(struct sc_dom *d, const struct sc_attach_rep *r
 	c->map_bytes = bytes;
 	lanes_init(c);
 	for (uint32_t i = 0; i < rep->ntickets; i++)
-		c->spare[c->nspare++] = (struct sc_spare){.ticket = rep->tickets[i], .fd = fds[3 + i]};
+		c->spare[c->nspare++] =
+		    (struct sc_spare){.ticket = rep->tickets[i], .fd = fds[3 + i]};
 	return c;
 }
 
@@ -565,7 +572,7 @@ static long tickets_more(struct sc_chan *c)
 	long n;
 
 	u.msg.h = (struct sc_attach_hdr){
-		.magic = SC_ATTACH_MAGIC, .type = SC_ATTACH_TICKETS, .seq = seq, .len = sizeof(u.msg)};
+	    .magic = SC_ATTACH_MAGIC, .type = SC_ATTACH_TICKETS, .seq = seq, .len = sizeof(u.msg)};
 	u.msg.count = SC_TICKETS_BATCH;
 	if (c->orphan)
 		return -EIO;
@@ -576,7 +583,8 @@ static long tickets_more(struct sc_chan *c)
 	}
 	base = sc_libfd_limit_raise(&lim);
 	n = await_msg(c, SC_ATTACH_TICKETS_REP, seq, &u, fds, SC_TICKETS_BATCH, &nfds);
-	if (n >= 0 && ((size_t)n < sizeof(u.msg) || u.msg.status || u.msg.count != nfds || nfds == 0)) {
+	if (n >= 0 &&
+	    ((size_t)n < sizeof(u.msg) || u.msg.status || u.msg.count != nfds || nfds == 0)) {
 		close_fds(fds, nfds);
 		n = u.msg.status ? -ENFILE : -EIO;
 	} else if (n >= 0) {
@@ -611,7 +619,8 @@ long sc_ticket_get(struct sc_thread *t, struct sc_dom *d, uint64_t *ticket, int 
 		if (!err)
 			return 0;
 		if (c)
-			sc_dom_lost(c); /* a broker that hung up: try once more with a new channel */
+			sc_dom_lost(
+			    c); /* a broker that hung up: try once more with a new channel */
 	}
 	return err;
 }
@@ -648,8 +657,8 @@ static uint32_t hash(const char *s)
  * Majors from 2048 on: Linux hands out none above 511, and anonymous devices have major 0. The minor mixes the guest's
  * numbers; both are the same in every process.
  */
-void sc_dom_dev_split(const struct sc_dom *d, uint32_t guest_major, uint32_t guest_minor, uint32_t *major,
-		      uint32_t *minor)
+void sc_dom_dev_split(const struct sc_dom *d, uint32_t guest_major, uint32_t guest_minor,
+		      uint32_t *major, uint32_t *minor)
 {
 	uint32_t h = hash(d->name);
 

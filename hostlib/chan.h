@@ -33,16 +33,16 @@
 #include <vhost-sc/channel.h>
 #include <vhost-sc/ops.h>
 
-#define SC_MAX_DOMAINS	8u
+#define SC_MAX_DOMAINS	   8u
 #define SC_SYNC_DEPTH_LOG2 3u
-#define SC_SYNC_DEPTH	(1u << SC_SYNC_DEPTH_LOG2)
-#define SC_POOL_BLOCK	(256u * 1024u) /* bytes */
-#define SC_POOL_BLOCKS	4096u	       /* most blocks that a channel's pool can have */
+#define SC_SYNC_DEPTH	   (1u << SC_SYNC_DEPTH_LOG2)
+#define SC_POOL_BLOCK	   (256u * 1024u) /* bytes */
+#define SC_POOL_BLOCKS	   4096u	  /* most blocks that a channel's pool can have */
 
 /* A lane's buffer of SC_LANE_BUF_SIZE bytes is divided so by the helpers: */
-#define SC_LB_PATH1 0u			     /* SC_PATH_BUF bytes */
-#define SC_LB_PATH2 SC_PATH_BUF		     /* SC_PATH_BUF bytes */
-#define SC_LB_DATA  (2u * SC_PATH_BUF)	     /* the rest: stat, link text, names and values */
+#define SC_LB_PATH1	0u		   /* SC_PATH_BUF bytes */
+#define SC_LB_PATH2	SC_PATH_BUF	   /* SC_PATH_BUF bytes */
+#define SC_LB_DATA	(2u * SC_PATH_BUF) /* the rest: stat, link text, names and values */
 #define SC_LB_DATA_SIZE (SC_LANE_BUF_SIZE - SC_LB_DATA)
 
 struct sc_chan;
@@ -60,7 +60,7 @@ enum sc_spin_class {
 struct sc_hlane {
 	struct sc_chan *chan;
 	uint32_t index;
-	uint32_t depth; /* slots in use, a power of two */
+	uint32_t depth;	    /* slots in use, a power of two */
 	struct sc_lane *sh; /* shared; hostile from `done` on */
 	struct sc_slot *slots;
 	struct sc_cqe *cqes;
@@ -71,12 +71,13 @@ struct sc_hlane {
 	uint32_t next_tag;
 	uint32_t pending; /* bit i: slot i is under way */
 	uint32_t ready;	  /* bit i: slot i is complete, result not yet fetched */
-	uint32_t forget;  /* bit i: nobody will fetch slot i (cancellations): freed when it is ready */
-	uint32_t waiting; /* private flag: a thread sleeps for this lane (leader/follower) */
-	uint32_t wake;	  /* futex word of that thread */
+	uint32_t
+	    forget; /* bit i: nobody will fetch slot i (cancellations): freed when it is ready */
+	uint32_t waiting;     /* private flag: a thread sleeps for this lane (leader/follower) */
+	uint32_t wake;	      /* futex word of that thread */
 	struct sc_mutex busy; /* held by the thread that uses a shared lane now */
-	uint32_t shared;  /* several threads use it: get and put take `busy` */
-	uint32_t dead;	  /* abandoned: a call may still complete there */
+	uint32_t shared;      /* several threads use it: get and put take `busy` */
+	uint32_t dead;	      /* abandoned: a call may still complete there */
 	uint32_t tags[SC_SYNC_DEPTH];
 	int64_t res[SC_SYNC_DEPTH];
 	uint32_t flags[SC_SYNC_DEPTH];
@@ -94,10 +95,10 @@ enum sc_ticket_state {
 struct sc_dom {
 	char name[64];
 	uint32_t index;
-	struct sc_mutex lock;	/* attach, detach, tickets */
-	struct sc_chan *chan;	/* current channel or NULL; release/acquire */
-	int last_error;		/* of the last failed attach, negative errno */
-	char text[256];		/* what the broker said then */
+	struct sc_mutex lock; /* attach, detach, tickets */
+	struct sc_chan *chan; /* current channel or NULL; release/acquire */
+	int last_error;	      /* of the last failed attach, negative errno */
+	char text[256];	      /* what the broker said then */
 };
 
 extern struct sc_dom sc_doms[SC_MAX_DOMAINS];
@@ -132,7 +133,8 @@ static inline uint32_t sc_lane_off(const struct sc_hlane *l, uint32_t at)
 	return l->buf_off + at;
 }
 
-#define SC_WAIT_INTERRUPTIBLE 1u /* a signal ends the wait: the request is cancelled; -SC_ERESTART if it had not ended */
+#define SC_WAIT_INTERRUPTIBLE \
+	1u /* a signal ends the wait: the request is cancelled; -SC_ERESTART if it had not ended */
 
 /*
  * Publishes *s (its tag is filled in) and waits for its completion. Returns res, or -EIO after the deadline (the lane is

@@ -20,7 +20,8 @@ struct sc_file;
 struct sc_call {
 	long nr;
 	long a[6];
-	struct sc_file *file; /* SC_K_FD, SC_K_FD1: the remote file that the descriptor names; else NULL. It may be
+	struct sc_file *
+	    file; /* SC_K_FD, SC_K_FD1: the remote file that the descriptor names; else NULL. It may be
 				 closed by another thread at any time; the object stays readable (fdtable.h) */
 };
 

@@ -23,15 +23,15 @@
 #include "libfd.h"
 #include "process.h"
 
-#define S_IFMT_BITS 0170000u
+#define S_IFMT_BITS   0170000u
 #define S_IFSOCK_BITS 0140000u
-#define ENV_MAX	    (1u << 20) /* pointers that we copy at most */
-#define TEXT_MAX    (1u << 20) /* bytes of our own variables */
-#define FD_LINE	    192u
+#define ENV_MAX	      (1u << 20) /* pointers that we copy at most */
+#define TEXT_MAX      (1u << 20) /* bytes of our own variables */
+#define FD_LINE	      192u
 
 static char lib_path[SC_PATH_BUF]; /* of the library, for LD_PRELOAD; "" if not known */
 static char *routes_text;	   /* as it came, to be handed on */
-static char *exe_path; /* of this program, if it is remote; NULL */
+static char *exe_path;		   /* of this program, if it is remote; NULL */
 static bool stats_wanted;
 static int stats_fd = -1; /* a copy of standard error: programs close theirs at exit */
 
@@ -135,7 +135,8 @@ static bool is_socket(int fd, uint64_t inode)
 {
 	struct sc_kstat st;
 
-	return sc_sys2(__NR_fstat, fd, &st) == 0 && (st.mode & S_IFMT_BITS) == S_IFSOCK_BITS && st.ino == inode;
+	return sc_sys2(__NR_fstat, fd, &st) == 0 && (st.mode & S_IFMT_BITS) == S_IFSOCK_BITS &&
+	       st.ino == inode;
 }
 
 /* Takes over what one line says. Returns the file, or NULL if the line is not right (any more). */
@@ -213,9 +214,9 @@ void sc_env_files(char **envp)
 
 static bool is_ours(const char *var)
 {
-	static const char *const names[] = {"VHOST_SC_LIB=", "VHOST_SC_ROUTES=", "VHOST_SC_FDS=",
-					    "VHOST_SC_CWD=", "VHOST_SC_LOCKS=",
-					    "VHOST_SC_AT=",  "VHOST_SC_EXE="};
+	static const char *const names[] = {
+	    "VHOST_SC_LIB=",   "VHOST_SC_ROUTES=", "VHOST_SC_FDS=", "VHOST_SC_CWD=",
+	    "VHOST_SC_LOCKS=", "VHOST_SC_AT=",	   "VHOST_SC_EXE="};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		size_t n = strlen(names[i]);
@@ -423,8 +424,8 @@ static bool nested(char *const *envp, long count)
 	char *v, start[sizeof(name)];
 
 	for (long i = 0; i < count; i++) {
-		if (sc_copy_from_user(&v, envp + i, sizeof(v)) || sc_strnlen_user(v, n) != (long)n ||
-		    sc_copy_from_user(start, v, n))
+		if (sc_copy_from_user(&v, envp + i, sizeof(v)) ||
+		    sc_strnlen_user(v, n) != (long)n || sc_copy_from_user(start, v, n))
 			continue;
 		if (memcmp(start, name, n) == 0)
 			return true;
@@ -432,7 +433,8 @@ static bool nested(char *const *envp, long count)
 	return false;
 }
 
-static long build(struct sc_thread *t, struct exec_mem *m, char *const *envp, uint32_t count, uint32_t slots)
+static long build(struct sc_thread *t, struct exec_mem *m, char *const *envp, uint32_t count,
+		  uint32_t slots)
 {
 	struct text x = {.at = (char *)(m->vars + slots), .end = (char *)m + m->bytes};
 	const char *preload = NULL;

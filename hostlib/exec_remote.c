@@ -29,9 +29,9 @@
 
 /* What an exec of a remote file needs until it has happened. */
 struct sc_exec_remote {
-	uint64_t bytes; /* of this mapping */
-	int memfd;	/* or -1 */
-	uint32_t used;	/* of text */
+	uint64_t bytes;		/* of this mapping */
+	int memfd;		/* or -1 */
+	uint32_t used;		/* of text */
 	char path[SC_PATH_BUF]; /* of the program, for /proc/self/exe; "" if it is local */
 	char text[8 * SC_PATH_BUF];
 	char *argv[];
@@ -118,7 +118,8 @@ static long split_line(struct sc_exec_remote *r, char *head, uint32_t n, char **
 }
 
 /* The name by which an interpreter finds the script. */
-static long script_name(struct sc_thread *t, struct sc_exec_remote *r, const struct sc_exec *x, long fd, char **out)
+static long script_name(struct sc_thread *t, struct sc_exec_remote *r, const struct sc_exec *x,
+			long fd, char **out)
 {
 	struct sc_file *f = sc_fd_file(t, (int)fd);
 	char path[SC_PATH_BUF];
@@ -158,8 +159,8 @@ static long argv_get(struct sc_exec_remote *r, struct sc_exec *x, uint32_t room)
 }
 
 /* argv of the interpreter: its name, its argument, the script, and the program's arguments but the first. */
-static long script_argv(struct sc_exec_remote *r, struct sc_exec *x, char *interp, char *arg, char *script,
-			uint32_t room)
+static long script_argv(struct sc_exec_remote *r, struct sc_exec *x, char *interp, char *arg,
+			char *script, uint32_t room)
 {
 	uint32_t head = arg ? 3 : 2;
 	long n = argv_get(r, x, room);
@@ -171,7 +172,8 @@ static long script_argv(struct sc_exec_remote *r, struct sc_exec *x, char *inter
 	if (n == 0)
 		r->argv[head] = NULL;
 	else
-		memmove(r->argv + head, r->argv + 1, (size_t)n * sizeof(char *)); /* the NULL, too */
+		memmove(r->argv + head, r->argv + 1,
+			(size_t)n * sizeof(char *)); /* the NULL, too */
 	r->argv[0] = interp;
 	if (arg)
 		r->argv[1] = arg;
@@ -219,7 +221,8 @@ static long copy_program(struct sc_thread *t, struct sc_exec_remote *r, struct s
 /* May it be executed? 0 or -errno, as execve says. */
 static long may_exec(struct sc_thread *t, struct sc_file *f)
 {
-	struct sc_opx x = {.op = SC_OP_ACCESS, .arg0 = AT_EMPTY_PATH | AT_EACCESS, .arg1 = 1 /* X_OK */};
+	struct sc_opx x = {
+	    .op = SC_OP_ACCESS, .arg0 = AT_EMPTY_PATH | AT_EACCESS, .arg1 = 1 /* X_OK */};
 
 	if (f->type != S_IFREG)
 		return -EACCES;
@@ -227,8 +230,8 @@ static long may_exec(struct sc_thread *t, struct sc_file *f)
 }
 
 /* A "#!" line: *x becomes its interpreter. 1, or -errno. */
-static long to_interpreter(struct sc_thread *t, struct sc_exec_remote *r, struct sc_exec *x, long fd, char *head,
-			   uint32_t n, uint32_t room)
+static long to_interpreter(struct sc_thread *t, struct sc_exec_remote *r, struct sc_exec *x,
+			   long fd, char *head, uint32_t n, uint32_t room)
 {
 	char *interp, *arg, *script;
 	long err = split_line(r, head, n, &interp, &arg);
@@ -279,7 +282,9 @@ static long turn(struct sc_thread *t, struct sc_exec_remote *r, struct sc_exec *
 	long fd, n, err;
 
 	fd = run(t, call_openat, __NR_openat, x->dirfd, (long)x->path,
-		 O_RDONLY | O_CLOEXEC | O_NONBLOCK | (x->flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0), 0);
+		 O_RDONLY | O_CLOEXEC | O_NONBLOCK |
+		     (x->flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0),
+		 0);
 	if (fd < 0)
 		return named_remote ? fd : 0; /* a local one: let execve say what is wrong */
 	f = sc_fd_file(t, (int)fd);

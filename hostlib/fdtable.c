@@ -104,7 +104,7 @@ static bool too_long(const struct sc_opx *x)
 /* Room for the data of one request: in the lane's buffer, or one of it in a block. */
 struct room {
 	uint32_t off[3];
-	uint32_t block;	  /* pool offset, 0: none */
+	uint32_t block; /* pool offset, 0: none */
 	uint32_t nblocks;
 };
 
@@ -185,7 +185,8 @@ static void make_nonblocking(struct sc_slot *s)
  * A shared lane must not be held while its user waits for a lock that another user of the lane may hold. So there the
  * lock is tried again and again, the lane given back in between.
  */
-static long lock_by_retry(struct sc_thread *t, struct sc_hlane *l, struct sc_slot *s, uint32_t *flags)
+static long lock_by_retry(struct sc_thread *t, struct sc_hlane *l, struct sc_slot *s,
+			  uint32_t *flags)
 {
 	uint32_t ms = RETRY_MIN_MS;
 	long res;
@@ -301,7 +302,8 @@ long sc_file_call(struct sc_thread *t, struct sc_file *f, struct sc_opx *x)
 
 /* ---- opening ---- */
 
-long sc_open_begin(struct sc_thread *t, struct sc_dom *d, bool reserve, bool cloexec, struct sc_opening *o)
+long sc_open_begin(struct sc_thread *t, struct sc_dom *d, bool reserve, bool cloexec,
+		   struct sc_opening *o)
 {
 	struct sc_proc *p = t->proc;
 	long err = sc_ticket_get(t, d, &o->ticket, &o->ticket_fd);

@@ -24,8 +24,8 @@
 #define SC_FD_MAX   (1u << 20) /* descriptors at or above this are always local */
 #define SC_FILE_MAX (1u << 17) /* open files per process */
 
-#define SC_FILE_SHARED	(1u << 0) /* another process may hold it too */
-#define SC_FILE_LOCKED	(1u << 1) /* flock or OFD lock was taken through it (informative) */
+#define SC_FILE_SHARED (1u << 0) /* another process may hold it too */
+#define SC_FILE_LOCKED (1u << 1) /* flock or OFD lock was taken through it (informative) */
 
 struct sc_route;
 struct sc_proc;
@@ -37,14 +37,15 @@ struct sc_file {
 	uint64_t ticket;
 	struct sc_dom *dom;
 	const struct sc_route *route; /* through which it was opened: names its host path */
-	int ticket_fd;	    /* pooled copy's descriptor, or -1 */
-	uint32_t gen;	    /* of the channel (chan-priv.h) whose session may use the handle; atomic */
-	uint32_t oflags;    /* access mode and status flags (O_APPEND, O_NONBLOCK, O_DIRECT, O_PATH…); F_SETFL updates
+	int ticket_fd;		      /* pooled copy's descriptor, or -1 */
+	uint32_t gen; /* of the channel (chan-priv.h) whose session may use the handle; atomic */
+	uint32_t
+	    oflags; /* access mode and status flags (O_APPEND, O_NONBLOCK, O_DIRECT, O_PATH…); F_SETFL updates
 			       it atomically. Other processes' changes are not seen: see SC_OP_GETFL */
-	uint32_t type;	    /* S_IFMT bits */
-	uint32_t refs;	    /* descriptors of this process, plus 1 if it is the working directory */
-	uint32_t flags;	    /* SC_FILE_*; atomic */
-	uint64_t aux[3];    /* for calls_*.c: zero when opened; not inherited through exec */
+	uint32_t type;	 /* S_IFMT bits */
+	uint32_t refs;	 /* descriptors of this process, plus 1 if it is the working directory */
+	uint32_t flags;	 /* SC_FILE_*; atomic */
+	uint64_t aux[3]; /* for calls_*.c: zero when opened; not inherited through exec */
 };
 
 struct sc_fdtab {
@@ -60,12 +61,13 @@ struct sc_file *sc_fd_file(struct sc_thread *t, int fd);
 
 /* Data that goes with a request, in library memory or in the program's. */
 struct sc_data {
-	void *p;	/* NULL: none */
-	uint32_t len;	/* bytes */
-	uint8_t in;	/* copied to the arena before */
-	uint8_t out;	/* copied back after success */
-	uint8_t user;	/* p is the program's: faults yield EFAULT */
-	uint8_t by_res; /* out: copy as many bytes as the result says (never more than len), not len */
+	void *p;      /* NULL: none */
+	uint32_t len; /* bytes */
+	uint8_t in;   /* copied to the arena before */
+	uint8_t out;  /* copied back after success */
+	uint8_t user; /* p is the program's: faults yield EFAULT */
+	uint8_t
+	    by_res; /* out: copy as many bytes as the result says (never more than len), not len */
 };
 
 /*
@@ -123,10 +125,11 @@ struct sc_opening {
 	uint64_t ticket;
 	uint64_t secret;
 	int ticket_fd;
-	int fd; /* reserved number, or -1 */
+	int fd;	       /* reserved number, or -1 */
 	uint32_t file; /* index of the object */
 };
-long sc_open_begin(struct sc_thread *t, struct sc_dom *d, bool reserve, bool cloexec, struct sc_opening *o);
+long sc_open_begin(struct sc_thread *t, struct sc_dom *d, bool reserve, bool cloexec,
+		   struct sc_opening *o);
 long sc_open_done(struct sc_thread *t, struct sc_opening *o, uint64_t handle, uint32_t oflags,
 		  uint32_t type, bool cloexec);
 void sc_open_undo(struct sc_thread *t, struct sc_opening *o);

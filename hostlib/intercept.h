@@ -30,9 +30,11 @@ struct sc_thread {
 	struct sc_thread *self;
 	struct sc_proc *proc; /* a vfork child has a private copy until it execs or exits */
 	uint32_t in_call;     /* depth of dispatch; while non-zero, caught signals are deferred */
-	volatile uint32_t signal_pending; /* a deferred signal waits; interruptible waits return EINTR when they see it.
+	volatile uint32_t
+	    signal_pending; /* a deferred signal waits; interruptible waits return EINTR when they see it.
 					     Written by the signal handler on this same thread */
-	void *serve; /* the serving layer's per-thread state (lanes); NULL until its first remote call */
+	void *
+	    serve; /* the serving layer's per-thread state (lanes); NULL until its first remote call */
 	uint32_t tid;
 	uint32_t flags;
 	struct {
@@ -42,7 +44,7 @@ struct sc_thread {
 		 * if a handler left the call by siglongjmp. */
 		long (*after)(struct sc_thread *t, long result);
 	} native; /* see SC_NATIVE_CHANGED; reset by the interception layer before each dispatch */
-	/* The interception layer's own fields follow in intercept-priv.h's struct. */
+		  /* The interception layer's own fields follow in intercept-priv.h's struct. */
 };
 
 static inline struct sc_thread *sc_self(void)
@@ -62,7 +64,8 @@ static inline struct sc_thread *sc_self(void)
  * rt_sigaction, rt_sigreturn, rt_sigprocmask, sigaltstack, prctl(PR_SET_SYSCALL_USER_DISPATCH), arch_prctl(GS), exit and
  * exit_group are taken by the interception layer before this is called (which calls the hooks below for them).
  */
-long sc_dispatch(struct sc_thread *t, long nr, long a0, long a1, long a2, long a3, long a4, long a5);
+long sc_dispatch(struct sc_thread *t, long nr, long a0, long a1, long a2, long a3, long a4,
+		 long a5);
 
 /*
  * What sc_dispatch() returns to say: this call is local after all; run it natively. With SC_NATIVE the call runs with the
@@ -87,8 +90,10 @@ extern uint64_t sc_dispatch_bitmap[8];
  * nothing to serve (no routes): then nothing is intercepted. */
 bool sc_serve_init(char **envp);
 
-void sc_serve_thread_start(struct sc_thread *t); /* in the new thread, before it returns to the program */
-void sc_serve_thread_exit(struct sc_thread *t);  /* last thing before the thread's exit system call */
+void sc_serve_thread_start(
+    struct sc_thread *t); /* in the new thread, before it returns to the program */
+void sc_serve_thread_exit(
+    struct sc_thread *t); /* last thing before the thread's exit system call */
 void sc_serve_process_exit(struct sc_thread *t); /* before exit_group */
 
 /* Around a fork (a clone without CLONE_VM). before: in the parent, may refuse with -errno. after_*: result. The child's

@@ -32,8 +32,9 @@
 #include "chan-priv.h"
 #include "process.h"
 
-#define SLEEP_MS       250u /* longest single sleep */
-#define SPIN_LOST      8u   /* a wait of more than so many times the longest spin was not worth spinning for */
+#define SLEEP_MS 250u /* longest single sleep */
+#define SPIN_LOST \
+	8u /* a wait of more than so many times the longest spin was not worth spinning for */
 
 uint64_t sc_now_ms(void)
 {
@@ -124,7 +125,8 @@ typedef long sleep_fn(long nr, long a0, long a1, long a2, long a3, long a4, long
 static void lead(struct sc_hlane *l, uint32_t timeout_ms, sleep_fn *sleep)
 {
 	struct sc_chan *c = l->chan;
-	struct timespec ts = {.tv_sec = timeout_ms / 1000, .tv_nsec = (timeout_ms % 1000) * 1000000l};
+	struct timespec ts = {.tv_sec = timeout_ms / 1000,
+			      .tv_nsec = (timeout_ms % 1000) * 1000000l};
 	struct pollfd p[2] = {{.fd = c->kick, .events = POLLIN},
 			      {.fd = c->orphan ? -1 : c->sock, .events = POLLIN}};
 	uint64_t count;
@@ -140,8 +142,10 @@ static void lead(struct sc_hlane *l, uint32_t timeout_ms, sleep_fn *sleep)
 bool sc_lane_sleep(struct sc_hlane *l, uint32_t seen, uint32_t timeout_ms, uint32_t wait_flags)
 {
 	struct sc_chan *c = l->chan;
-	struct timespec ts = {.tv_sec = timeout_ms / 1000, .tv_nsec = (timeout_ms % 1000) * 1000000l};
-	sleep_fn *sleep = wait_flags & SC_WAIT_INTERRUPTIBLE ? sc_raw_syscall_interruptible : sc_raw_syscall;
+	struct timespec ts = {.tv_sec = timeout_ms / 1000,
+			      .tv_nsec = (timeout_ms % 1000) * 1000000l};
+	sleep_fn *sleep =
+	    wait_flags & SC_WAIT_INTERRUPTIBLE ? sc_raw_syscall_interruptible : sc_raw_syscall;
 	uint32_t word, no_leader = 0;
 
 	__atomic_store_n(&l->waiting, 1, __ATOMIC_SEQ_CST);
@@ -151,7 +155,8 @@ bool sc_lane_sleep(struct sc_hlane *l, uint32_t seen, uint32_t timeout_ms, uint3
 	word = __atomic_load_n(&l->wake, __ATOMIC_ACQUIRE);
 	if (__atomic_load_n(&l->sh->done, __ATOMIC_ACQUIRE) != seen)
 		goto out;
-	if (__atomic_compare_exchange_n(&c->leader, &no_leader, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+	if (__atomic_compare_exchange_n(&c->leader, &no_leader, 1, false, __ATOMIC_ACQ_REL,
+					__ATOMIC_RELAXED)) {
 		lead(l, timeout_ms, sleep);
 		__atomic_store_n(&c->leader, 0, __ATOMIC_SEQ_CST);
 		if (__atomic_load_n(&l->sh->done, __ATOMIC_ACQUIRE) != seen)
@@ -430,7 +435,8 @@ static void lane_free(struct sc_hlane *l)
 
 	if (!l->dead)
 		lane_announce(l, false);
-	__atomic_fetch_and(&c->lane_used[l->index / 64], ~(1ull << (l->index % 64)), __ATOMIC_RELEASE);
+	__atomic_fetch_and(&c->lane_used[l->index / 64], ~(1ull << (l->index % 64)),
+			   __ATOMIC_RELEASE);
 	sc_chan_release(c);
 }
 
@@ -533,7 +539,8 @@ void sc_lane_drop(struct sc_thread *t, struct sc_dom *d)
 	lane_free(l);
 }
 
-long sc_hlane_acquire(struct sc_thread *t, struct sc_dom *d, uint32_t depth_log2, struct sc_hlane **out)
+long sc_hlane_acquire(struct sc_thread *t, struct sc_dom *d, uint32_t depth_log2,
+		      struct sc_hlane **out)
 {
 	struct sc_chan *c;
 	long err = chan_take(t, d, &c);

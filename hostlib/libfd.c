@@ -31,8 +31,9 @@ static void libfd_set(int fd)
 	uint32_t high = __atomic_load_n(&libfd_high, __ATOMIC_RELAXED);
 
 	__atomic_fetch_or(&libfd_bits[fd / 64], 1ull << (fd % 64), __ATOMIC_RELAXED);
-	while (high <= (uint32_t)fd && !__atomic_compare_exchange_n(&libfd_high, &high, (uint32_t)fd + 1, true,
-								    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+	while (high <= (uint32_t)fd &&
+	       !__atomic_compare_exchange_n(&libfd_high, &high, (uint32_t)fd + 1, true,
+					    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
 		;
 }
 
@@ -88,7 +89,7 @@ static int libfd_dup_high(int fd, uint32_t base)
 		base -= base > 128 ? 64 : 8;
 		new = sc_sys3(__NR_fcntl, fd, F_DUPFD_CLOEXEC, base);
 	}
-	if (new >= 0 && (uint32_t)new >= SC_FD_MAX) {
+	if (new >= 0 && (uint32_t) new >= SC_FD_MAX) {
 		sc_sys1(__NR_close, new);
 		return -EMFILE;
 	}

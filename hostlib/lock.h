@@ -30,7 +30,8 @@ static inline int sc_mutex_trylock(struct sc_mutex *m)
 {
 	uint32_t free = 0;
 
-	return __atomic_compare_exchange_n(&m->word, &free, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+	return __atomic_compare_exchange_n(&m->word, &free, 1, 0, __ATOMIC_ACQUIRE,
+					   __ATOMIC_RELAXED);
 }
 
 static inline void sc_mutex_unlock(struct sc_mutex *m)

@@ -58,7 +58,8 @@ uint32_t sc_path_normalise(char *path)
 	return out;
 }
 
-static int route_set(struct sc_route *r, const char *host, uint32_t hlen, const char *export, uint32_t elen)
+static int route_set(struct sc_route *r, const char *host, uint32_t hlen, const char *export,
+		     uint32_t elen)
 {
 	struct stat st;
 
@@ -397,7 +398,8 @@ static long walk_step(struct walk *w, bool nofollow)
 }
 
 /* The walk has come to a route: what is left of the path is the domain's. */
-static long walk_arrived(struct walk *w, const struct sc_route *r, const char *below, struct sc_at *at)
+static long walk_arrived(struct walk *w, const struct sc_route *r, const char *below,
+			 struct sc_at *at)
 {
 	uint32_t n = (uint32_t)strlen(below), left;
 
@@ -419,7 +421,8 @@ static long walk_arrived(struct walk *w, const struct sc_route *r, const char *b
  * Walks (dirfd, path). 0: it leads to a remote place, *at says where (path may be at->path). SC_NATIVE: it does not.
  * -errno.
  */
-static long __attribute__((noinline)) walk(int dirfd, const char *path, uint32_t flags, struct sc_at *at)
+static long __attribute__((noinline))
+walk(int dirfd, const char *path, uint32_t flags, struct sc_at *at)
 {
 	struct walk w;
 	const struct sc_route *r;
@@ -572,7 +575,8 @@ static long look_local(struct sc_thread *t, const struct sc_call *c, int dirfd, 
 	return go_native(t, c);
 }
 
-long sc_look_absolute(struct sc_thread *t, const struct sc_call *c, uint32_t flags, struct sc_at *at)
+long sc_look_absolute(struct sc_thread *t, const struct sc_call *c, uint32_t flags,
+		      struct sc_at *at)
 {
 	const struct sc_route *r;
 	struct sc_file *f;
@@ -623,8 +627,8 @@ static long copy_path(struct sc_at *at, const char *user)
 	return at->len;
 }
 
-long sc_at_get(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg, uint32_t flags,
-	       struct sc_at *at)
+long sc_at_get(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg,
+	       uint32_t flags, struct sc_at *at)
 {
 	struct sc_file *base = NULL;
 	long n;
@@ -670,7 +674,7 @@ bool sc_path_is_remote(struct sc_thread *t, int dirfd, const char *path)
 long sc_read_cross(struct sc_hlane *l, int which, struct sc_at *at)
 {
 	const volatile struct sc_cross *x =
-		(const void *)(l->buf + (which ? SC_LB_PATH2 : SC_LB_PATH1));
+	    (const void *)(l->buf + (which ? SC_LB_PATH2 : SC_LB_PATH1));
 	uint32_t kind = x->kind, len = x->len, up = 0;
 
 	if (len >= SC_PATH_BUF - sizeof(struct sc_cross))
@@ -687,14 +691,15 @@ long sc_read_cross(struct sc_hlane *l, int which, struct sc_at *at)
 		return -ENAMETOOLONG;
 	memcpy(at->path + up, (const char *)x + sizeof(struct sc_cross), len);
 	if (up && len == 0)
-		at->path[up + len++] = '.'; /* it was a "..", so it shall be one of the names that cannot be made */
+		at->path[up + len++] =
+		    '.'; /* it was a "..", so it shall be one of the names that cannot be made */
 	at->path[up + len] = '\0';
 	at->len = (uint32_t)strlen(at->path);
 	return at->path[0] == '/' ? 0 : -EIO;
 }
 
-long sc_at_cross(struct sc_thread *t, const struct sc_call *c, struct sc_hlane *l, int which, int path_arg,
-		 uint32_t flags, struct sc_at *at)
+long sc_at_cross(struct sc_thread *t, const struct sc_call *c, struct sc_hlane *l, int which,
+		 int path_arg, uint32_t flags, struct sc_at *at)
 {
 	struct sc_serve_thread *s = sc_serve_of(t);
 	struct sc_call local = *c;
@@ -718,7 +723,8 @@ long sc_at_cross(struct sc_thread *t, const struct sc_call *c, struct sc_hlane *
 
 /* ---- from a place to a request ---- */
 
-long sc_route_root(struct sc_thread *t, struct sc_hlane *l, const struct sc_route *r, uint64_t *handle)
+long sc_route_root(struct sc_thread *t, struct sc_hlane *l, const struct sc_route *r,
+		   uint64_t *handle)
 {
 	struct sc_chan *c = l->chan;
 	struct sc_slot s = {.op = SC_OP_ROOT, .buf = sc_lane_off(l, SC_LB_PATH1)};
@@ -745,7 +751,8 @@ long sc_route_root(struct sc_thread *t, struct sc_hlane *l, const struct sc_rout
 	return 0;
 }
 
-long sc_at_slot(struct sc_thread *t, struct sc_hlane *l, struct sc_at *at, struct sc_slot *s, int which)
+long sc_at_slot(struct sc_thread *t, struct sc_hlane *l, struct sc_at *at, struct sc_slot *s,
+		int which)
 {
 	uint32_t where = which ? SC_LB_PATH2 : SC_LB_PATH1;
 	uint64_t handle = at->file ? at->file->handle : 0;

@@ -33,10 +33,11 @@
 struct sc_route {
 	struct sc_dom *dom;
 	uint32_t index;
-	uint32_t len;		    /* of prefix, without NUL */
-	char prefix[SC_PATH_BUF];   /* normalised absolute host path without trailing slash; "" stands for "/" */
-	char export[SC_PATH_BUF];   /* below the domain's root, "" for the root itself */
-	bool shadows;		    /* the host has something at this path, too */
+	uint32_t len; /* of prefix, without NUL */
+	char prefix
+	    [SC_PATH_BUF]; /* normalised absolute host path without trailing slash; "" stands for "/" */
+	char export[SC_PATH_BUF]; /* below the domain's root, "" for the root itself */
+	bool shadows;		  /* the host has something at this path, too */
 };
 
 extern struct sc_route *sc_routes; /* longest prefix first; constant after start */
@@ -61,7 +62,8 @@ struct sc_at {
 	struct sc_file *file;	      /* base: an open file, or NULL: the route's root */
 	uint32_t len;		      /* of path */
 	uint32_t crosses;	      /* so far */
-	char path[SC_PATH_BUF];	      /* relative to base, NUL-terminated; "." for the root itself; may be "" only if an
+	char path
+	    [SC_PATH_BUF]; /* relative to base, NUL-terminated; "." for the root itself; may be "" only if an
 					 empty path was allowed */
 };
 
@@ -74,15 +76,15 @@ struct sc_at {
  * handler at once (path_arg, the index of the path among the call's arguments, was used to set up t->native). -errno:
  * likewise (ENAMETOOLONG, EFAULT, ENOENT for "").
  */
-long sc_at_get(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg, uint32_t flags,
-	       struct sc_at *at);
+long sc_at_get(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg,
+	       uint32_t flags, struct sc_at *at);
 
 /* What describes a path call. */
 struct sc_pathop {
-	struct sc_opx x;     /* d1 unused; handle and buf/len come from the path */
-	int dirfd;	     /* AT_FDCWD for calls that have none */
-	uint8_t path_arg;    /* index of the path among c->a */
-	uint32_t at_flags;   /* SC_AT_* */
+	struct sc_opx x;	       /* d1 unused; handle and buf/len come from the path */
+	int dirfd;		       /* AT_FDCWD for calls that have none */
+	uint8_t path_arg;	       /* index of the path among c->a */
+	uint32_t at_flags;	       /* SC_AT_* */
 	const struct sc_dom **dom_out; /* NULL, or is told which domain answered */
 };
 
@@ -111,12 +113,14 @@ long sc_path2_call(struct sc_thread *t, const struct sc_call *c, struct sc_patho
  * SC_CQE_F_CROSS, sc_at_cross() reads where the path goes on and looks anew: 0 (remote again: at is changed), or what to
  * return from the handler.
  */
-long sc_at_slot(struct sc_thread *t, struct sc_hlane *l, struct sc_at *at, struct sc_slot *s, int which);
-long sc_at_cross(struct sc_thread *t, const struct sc_call *c, struct sc_hlane *l, int which, int path_arg,
-		 uint32_t flags, struct sc_at *at);
+long sc_at_slot(struct sc_thread *t, struct sc_hlane *l, struct sc_at *at, struct sc_slot *s,
+		int which);
+long sc_at_cross(struct sc_thread *t, const struct sc_call *c, struct sc_hlane *l, int which,
+		 int path_arg, uint32_t flags, struct sc_at *at);
 
 /* The handle of a route's root in the present session (made at first use). 0 or -errno. */
-long sc_route_root(struct sc_thread *t, struct sc_hlane *l, const struct sc_route *r, uint64_t *handle);
+long sc_route_root(struct sc_thread *t, struct sc_hlane *l, const struct sc_route *r,
+		   uint64_t *handle);
 
 /* The remote file that /proc/self/fd/N, /dev/fd/N, /proc/self/cwd and the like name, or NULL. path has 32 readable bytes at
  * least. */

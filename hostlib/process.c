@@ -58,11 +58,12 @@ uint64_t sc_random(void)
 
 	sc_mutex_lock(&random_lock);
 	while (!v) {
-		if (random_left == 0 &&
-		    sc_sys3(__NR_getrandom, random_pool, sizeof(random_pool), 0) == sizeof(random_pool))
+		if (random_left == 0 && sc_sys3(__NR_getrandom, random_pool, sizeof(random_pool),
+						0) == sizeof(random_pool))
 			random_left = RANDOM_BATCH;
 		if (random_left == 0) {
-			v = __builtin_ia32_rdtsc() | 1; /* no randomness to be had; secrets are then weak */
+			v = __builtin_ia32_rdtsc() |
+			    1; /* no randomness to be had; secrets are then weak */
 			break;
 		}
 		v = random_pool[--random_left];
@@ -132,13 +133,15 @@ static void serve_free(struct sc_serve_thread *s)
 /* Is the kernel's working directory hidden by a route? Then it is the remote one that the program is in. */
 static void enter_hidden_cwd(struct sc_thread *t)
 {
-	static const char sorry[] = "scrun: the working directory is served by a domain, but cannot be entered there\n";
+	static const char sorry[] =
+	    "scrun: the working directory is served by a domain, but cannot be entered there\n";
 	char cwd[SC_PATH_BUF];
 	struct sc_call c = {.nr = __NR_chdir, .a = {(long)cwd}};
 	uint32_t rest;
 	bool dotdot;
 
-	if (t->proc->cwd || sc_sys2(__NR_getcwd, cwd, sizeof(cwd)) <= 0 || !sc_route_match(cwd, &rest, &dotdot))
+	if (t->proc->cwd || sc_sys2(__NR_getcwd, cwd, sizeof(cwd)) <= 0 ||
+	    !sc_route_match(cwd, &rest, &dotdot))
 		return;
 	if (call_chdir(t, &c) == 0)
 		return;
@@ -348,8 +351,9 @@ static void close_childs_tickets(struct sc_proc *child)
 		struct sc_file *f = &child->fds.files[i];
 		struct sc_chan *c = f->dom ? child->vchan[f->dom->index] : NULL;
 
-		if (!f->dom || f->ticket_fd < 0 || (child->parent->cwd && f == child->cwd &&
-						    f->ticket == child->parent->cwd->ticket))
+		if (!f->dom || f->ticket_fd < 0 ||
+		    (child->parent->cwd && f == child->cwd &&
+		     f->ticket == child->parent->cwd->ticket))
 			continue;
 		if (c && c->vfork_private)
 			sc_libfd_forget(f->ticket_fd);

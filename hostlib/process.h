@@ -23,14 +23,16 @@ struct sc_proc {
 	uint32_t umask;		 /* as the kernel has it; atomic */
 	uint64_t fsize;		 /* RLIMIT_FSIZE as last read (calls_limit.c); atomic */
 	bool fsize_known;	 /* fsize is valid; atomic */
-	uint32_t posix_locks;	 /* non-zero once this process has set a POSIX lock on any remote file: from then on
+	uint32_t
+	    posix_locks; /* non-zero once this process has set a POSIX lock on any remote file: from then on
 				    closing a remote descriptor sends SC_OP_UNLOCK_ALL. Set by the lock calls */
-	bool cwd_known;		 /* cwd_above is valid */
-	bool cwd_above;		 /* the (local) working directory is an ancestor of a route */
-	bool vforked;		 /* this is a vfork child's copy */
-	struct sc_proc *parent;	 /* of a vfork child */
-	struct sc_chan *vchan[SC_MAX_DOMAINS]; /* a vfork child's channels: its parent's, or its own */
-	struct sc_serve_thread *vserve;	       /* a vfork child's thread state, freed with it */
+	bool cwd_known;		/* cwd_above is valid */
+	bool cwd_above;		/* the (local) working directory is an ancestor of a route */
+	bool vforked;		/* this is a vfork child's copy */
+	struct sc_proc *parent; /* of a vfork child */
+	struct sc_chan
+	    *vchan[SC_MAX_DOMAINS];	/* a vfork child's channels: its parent's, or its own */
+	struct sc_serve_thread *vserve; /* a vfork child's thread state, freed with it */
 };
 
 extern struct sc_proc sc_main_proc;
@@ -54,13 +56,13 @@ struct sc_serve_thread {
 		struct sc_hlane *lane; /* owned, or NULL */
 	} dom[SC_MAX_DOMAINS];
 	struct sc_serve_thread *next; /* free list, or NULL */
-	bool force_walk; /* path.c: the call is looked at again after it failed natively */
-	void *exec_mem; /* exec.c: what an exec under way points to */
+	bool force_walk;   /* path.c: the call is looked at again after it failed natively */
+	void *exec_mem;	   /* exec.c: what an exec under way points to */
 	void *exec_remote; /* exec_remote.c: likewise */
 	struct sc_serve_thread *all; /* list of all that were ever made; they are never unmapped */
 	struct sc_serve_counts counts; /* of all threads that had this structure */
-	char path[2][SC_PATH_BUF]; /* paths that t->native points to */
-	uint8_t scratch[16384];	   /* for one handler at a time: iovecs and the like */
+	char path[2][SC_PATH_BUF];     /* paths that t->native points to */
+	uint8_t scratch[16384];	       /* for one handler at a time: iovecs and the like */
 };
 
 /* The thread's serving state, allocated if need be. NULL: no memory. */
@@ -86,9 +88,9 @@ static inline size_t sc_strnlen(const char *s, size_t max)
 }
 
 /* System calls by their arguments; the kernel's raw result. */
-#define sc_sys0(nr) sc_raw_syscall((nr), 0, 0, 0, 0, 0, 0)
-#define sc_sys1(nr, a) sc_raw_syscall((nr), (long)(a), 0, 0, 0, 0, 0)
-#define sc_sys2(nr, a, b) sc_raw_syscall((nr), (long)(a), (long)(b), 0, 0, 0, 0)
+#define sc_sys0(nr)	     sc_raw_syscall((nr), 0, 0, 0, 0, 0, 0)
+#define sc_sys1(nr, a)	     sc_raw_syscall((nr), (long)(a), 0, 0, 0, 0, 0)
+#define sc_sys2(nr, a, b)    sc_raw_syscall((nr), (long)(a), (long)(b), 0, 0, 0, 0)
 #define sc_sys3(nr, a, b, c) sc_raw_syscall((nr), (long)(a), (long)(b), (long)(c), 0, 0, 0)
 #define sc_sys4(nr, a, b, c, d) \
 	sc_raw_syscall((nr), (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)

@@ -35,11 +35,11 @@
 #define SC_VERSION "0"
 #endif
 
-#define RUNDIR		"/run/vhost-sc"
-#define LIB_NAME	"libhostsc.so.0"
-#define MAX_ROUTES	8 /* of the library's 16: each may become two */
-#define MAX_SCRIPTS	4     /* interpreters of interpreters, as the kernel follows them */
-#define REPLY_MS	20000 /* for the broker's answer, beyond --wait */
+#define RUNDIR	    "/run/vhost-sc"
+#define LIB_NAME    "libhostsc.so.0"
+#define MAX_ROUTES  8	  /* of the library's 16: each may become two */
+#define MAX_SCRIPTS 4	  /* interpreters of interpreters, as the kernel follows them */
+#define REPLY_MS    20000 /* for the broker's answer, beyond --wait */
 
 /* Exit codes, as env(1) and timeout(1) use them. */
 #define EXIT_OURS     125
@@ -56,18 +56,26 @@ struct options {
 
 static void usage(FILE *to)
 {
-	fputs("usage: scrun [--storage NAME:HOSTPATH[=EXPORT]]... [options] [--] PROGRAM [ARGUMENT]...\n"
+	fputs("usage: scrun [--storage NAME:HOSTPATH[=EXPORT]]... [options] [--] PROGRAM "
+	      "[ARGUMENT]...\n"
 	      "Runs PROGRAM with the paths below HOSTPATH served by service domain NAME.\n"
 	      "\n"
-	      "  --storage NAME:HOSTPATH[=EXPORT]  paths below HOSTPATH (which need not exist on the host) are\n"
-	      "                                    served from EXPORT, a directory of domain NAME (default: its\n"
-	      "                                    root); may be repeated, the longest HOSTPATH wins\n"
-	      "  --wait SECONDS                    wait so long for a domain that is not ready yet (default 0)\n"
-	      "  --stats                           print at exit of each process what was served where\n"
-	      "  --verbose                         say which domains serve, and how isolated they are\n"
+	      "  --storage NAME:HOSTPATH[=EXPORT]  paths below HOSTPATH (which need not exist on "
+	      "the host) are\n"
+	      "                                    served from EXPORT, a directory of domain NAME "
+	      "(default: its\n"
+	      "                                    root); may be repeated, the longest HOSTPATH "
+	      "wins\n"
+	      "  --wait SECONDS                    wait so long for a domain that is not ready yet "
+	      "(default 0)\n"
+	      "  --stats                           print at exit of each process what was served "
+	      "where\n"
+	      "  --verbose                         say which domains serve, and how isolated they "
+	      "are\n"
 	      "  --help, --version\n"
 	      "\n"
-	      "Exit status: PROGRAM's; 125 scrun itself failed, 126 PROGRAM cannot be run, 127 it was not found.\n",
+	      "Exit status: PROGRAM's; 125 scrun itself failed, 126 PROGRAM cannot be run, 127 it "
+	      "was not found.\n",
 	      to);
 }
 
@@ -131,7 +139,8 @@ static void parse(int argc, char **argv, struct options *o)
 			usage(stdout);
 			exit(0);
 		case 'V':
-			printf("scrun (vhost-sc) %s, channel version %d\n", SC_VERSION, SC_ABI_VERSION);
+			printf("scrun (vhost-sc) %s, channel version %d\n", SC_VERSION,
+			       SC_ABI_VERSION);
 			exit(0);
 		default:
 			usage(stderr);
@@ -169,7 +178,8 @@ static int try_connect(const char *name)
 	int sock;
 
 	if (n < 0 || (size_t)n >= sizeof(a.sun_path))
-		fail(EXIT_OURS, "domain '%s': the path of its socket below %s is too long", name, rundir());
+		fail(EXIT_OURS, "domain '%s': the path of its socket below %s is too long", name,
+		     rundir());
 	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		fail(EXIT_OURS, "cannot make a socket: %s", strerror(errno));
@@ -187,14 +197,22 @@ static void __attribute__((noreturn)) explain_unreachable(const char *name, int 
 	struct stat st;
 
 	if (err == EACCES)
-		fail(EXIT_OURS, "domain '%s': you may not use it (%s is not accessible); ask its owner to allow you with "
-				"'scctl allow'", name, dir);
+		fail(EXIT_OURS,
+		     "domain '%s': you may not use it (%s is not accessible); ask its owner to "
+		     "allow you with "
+		     "'scctl allow'",
+		     name, dir);
 	if (err == ENOENT && stat(dir, &st))
-		fail(EXIT_OURS, "domain '%s' is unknown here (there is no %s); 'scctl status' lists domains, 'scctl define %s "
-				"--role storage' makes it", name, dir, name);
+		fail(EXIT_OURS,
+		     "domain '%s' is unknown here (there is no %s); 'scctl status' lists domains, "
+		     "'scctl define %s "
+		     "--role storage' makes it",
+		     name, dir, name);
 	if (err == ENOENT || err == ECONNREFUSED)
-		fail(EXIT_OURS, "domain '%s' is not running; start it with 'virsh start %s' or 'scctl start %s'", name, name,
-		     name);
+		fail(EXIT_OURS,
+		     "domain '%s' is not running; start it with 'virsh start %s' or 'scctl start "
+		     "%s'",
+		     name, name, name);
 	fail(EXIT_OURS, "domain '%s': cannot reach its broker at %s: %s", name, dir, strerror(err));
 }
 
@@ -216,8 +234,10 @@ static ssize_t receive(int sock, struct sc_attach_rep *rep)
 {
 	char control[CMSG_SPACE((SC_TICKETS_BATCH + 3) * sizeof(int))];
 	struct iovec iov = {.iov_base = rep, .iov_len = sizeof(*rep)};
-	struct msghdr m = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct msghdr m = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = control,
+			   .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
 
 	for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL; c; c = CMSG_NXTHDR(&m, c)) {
@@ -239,11 +259,11 @@ static void check_domain(const char *name, const struct options *o)
 	int sock = connect_broker(name, until);
 	struct sc_attach_rep rep = {0};
 	struct sc_attach_req req = {
-		.h = {.magic = SC_ATTACH_MAGIC, .type = SC_ATTACH_REQ, .seq = 1, .len = sizeof(req)},
-		.abi_min = SC_ABI_VERSION,
-		.abi_max = SC_ABI_VERSION,
-		.features = SC_FEATURES,
-		.role = 1, /* SC_ROLE_STORAGE */
+	    .h = {.magic = SC_ATTACH_MAGIC, .type = SC_ATTACH_REQ, .seq = 1, .len = sizeof(req)},
+	    .abi_min = SC_ABI_VERSION,
+	    .abi_max = SC_ABI_VERSION,
+	    .features = SC_FEATURES,
+	    .role = 1, /* SC_ROLE_STORAGE */
 	};
 	struct pollfd p = {.fd = sock, .events = POLLIN};
 	ssize_t n;
@@ -253,17 +273,26 @@ static void check_domain(const char *name, const struct options *o)
 	if (send(sock, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req))
 		fail(EXIT_OURS, "domain '%s': its broker hung up: %s", name, strerror(errno));
 	if (poll(&p, 1, (int)req.wait_ms + REPLY_MS) != 1)
-		fail(EXIT_OURS, "domain '%s': its broker does not answer; see its log, or restart vhost-scd", name);
+		fail(EXIT_OURS,
+		     "domain '%s': its broker does not answer; see its log, or restart vhost-scd",
+		     name);
 	n = receive(sock, &rep);
-	if (n < (ssize_t)sizeof(rep) || rep.h.magic != SC_ATTACH_MAGIC || rep.h.type != SC_ATTACH_REP)
-		fail(EXIT_OURS, "domain '%s': its broker speaks another protocol; scrun and vhost-scd must be of one "
-				"version", name);
+	if (n < (ssize_t)sizeof(rep) || rep.h.magic != SC_ATTACH_MAGIC ||
+	    rep.h.type != SC_ATTACH_REP)
+		fail(EXIT_OURS,
+		     "domain '%s': its broker speaks another protocol; scrun and vhost-scd must be "
+		     "of one "
+		     "version",
+		     name);
 	rep.text[sizeof(rep.text) - 1] = '\0';
 	if (rep.status != SC_ATTACH_OK)
-		fail(EXIT_OURS, "domain '%s': %s", name, rep.text[0] ? rep.text : "refused, without a reason");
+		fail(EXIT_OURS, "domain '%s': %s", name,
+		     rep.text[0] ? rep.text : "refused, without a reason");
 	if (rep.abi != SC_ABI_VERSION)
-		fail(EXIT_OURS, "domain '%s': has channel version %u, this scrun %d; install one version of both", name,
-		     rep.abi, SC_ABI_VERSION);
+		fail(EXIT_OURS,
+		     "domain '%s': has channel version %u, this scrun %d; install one version of "
+		     "both",
+		     name, rep.abi, SC_ABI_VERSION);
 	if (o->verbose)
 		fprintf(stderr, "scrun: domain '%s' serves%s\n", name,
 			rep.loopback ? " (loopback: no isolation)" : "");
@@ -295,7 +324,8 @@ static char *canonical(const char *path)
 /* One line of VHOST_SC_ROUTES, escaped. */
 static char *route_line(const char *name, const char *host, const char *rest)
 {
-	char *full = format("%s:%s%s", name, host, rest), *out = malloc(3 * strlen(full) + 1), *w = out;
+	char *full = format("%s:%s%s", name, host, rest), *out = malloc(3 * strlen(full) + 1),
+	     *w = out;
 
 	if (!out)
 		fail(EXIT_OURS, "out of memory");
@@ -322,10 +352,12 @@ static char *check_route(const char *spec, char **name)
 	if (!colon || colon == spec || !colon[1] || colon[1] == '=')
 		fail(EXIT_OURS, "--storage takes NAME:HOSTPATH[=EXPORT], not '%s'", spec);
 	*name = strndup(spec, (size_t)(colon - spec));
-	if (*name && (strlen(*name) > 63 || **name == '.' ||
-		      strspn(*name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") !=
-			      strlen(*name)))
-		fail(EXIT_OURS, "'%s' is no domain name (letters, digits, '.', '_', '-'; at most 63)", *name);
+	if (*name &&
+	    (strlen(*name) > 63 || **name == '.' ||
+	     strspn(*name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") !=
+		 strlen(*name)))
+		fail(EXIT_OURS,
+		     "'%s' is no domain name (letters, digits, '.', '_', '-'; at most 63)", *name);
 	path = colon + 1;
 	equal = strchr(path, '=');
 	host = strndup(path, equal ? (size_t)(equal - path) : strlen(path));
@@ -337,10 +369,13 @@ static char *check_route(const char *spec, char **name)
 	if (!host || !*name)
 		fail(EXIT_OURS, "out of memory");
 	if (strspn(host, "/.") == strlen(host))
-		fail(EXIT_OURS, "'%s': the root itself cannot be served by a domain; name a directory", spec);
+		fail(EXIT_OURS,
+		     "'%s': the root itself cannot be served by a domain; name a directory", spec);
 	line = route_line(*name, host, equal ? equal : "");
 	real = canonical(host);
-	return strcmp(real, host) ? format("%s\n%s", line, route_line(*name, real, equal ? equal : "")) : line;
+	return strcmp(real, host)
+		   ? format("%s\n%s", line, route_line(*name, real, equal ? equal : ""))
+		   : line;
 }
 
 /* ---- the program ---- */
@@ -359,7 +394,8 @@ static char *find_program(const char *name)
 		path = "/bin:/usr/bin";
 	for (;; path = end + 1) {
 		end = strchrnul(path, ':');
-		full = end == path ? strdup(name) : format("%.*s/%s", (int)(end - path), path, name);
+		full =
+		    end == path ? strdup(name) : format("%.*s/%s", (int)(end - path), path, name);
 		if (full && stat(full, &st) == 0 && S_ISREG(st.st_mode)) {
 			if (access(full, X_OK) == 0)
 				return full;
@@ -395,18 +431,27 @@ static void check_elf(const char *path, int fd, const Elf64_Ehdr *e)
 	if (e->e_ident[EI_CLASS] != ELFCLASS64 || e->e_machine != EM_X86_64)
 		fail(EXIT_NO_EXEC, "'%s' is not an x86-64 program; only those can be served", path);
 	if (!has_interp(fd, e))
-		fail(EXIT_NO_EXEC, "'%s' is statically linked: its system calls cannot be caught; use a dynamically linked "
-				   "build of it", path);
+		fail(EXIT_NO_EXEC,
+		     "'%s' is statically linked: its system calls cannot be caught; use a "
+		     "dynamically linked "
+		     "build of it",
+		     path);
 }
 
 static void check_ids(const char *path, int fd, const struct stat *st)
 {
 	if ((st->st_mode & S_ISUID) && st->st_uid != geteuid())
-		fail(EXIT_NO_EXEC, "'%s' is set-uid: the loader would ignore scrun; run it as that user instead", path);
+		fail(EXIT_NO_EXEC,
+		     "'%s' is set-uid: the loader would ignore scrun; run it as that user instead",
+		     path);
 	if ((st->st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && st->st_gid != getegid())
-		fail(EXIT_NO_EXEC, "'%s' is set-gid: the loader would ignore scrun; run it as that group instead", path);
+		fail(EXIT_NO_EXEC,
+		     "'%s' is set-gid: the loader would ignore scrun; run it as that group instead",
+		     path);
 	if (geteuid() != 0 && fgetxattr(fd, "security.capability", NULL, 0) > 0)
-		fail(EXIT_NO_EXEC, "'%s' has file capabilities: the loader would ignore scrun; run a copy without them",
+		fail(EXIT_NO_EXEC,
+		     "'%s' has file capabilities: the loader would ignore scrun; run a copy "
+		     "without them",
 		     path);
 }
 
@@ -464,10 +509,14 @@ static char *find_library(void)
 	if (!path || access(path, R_OK))
 		path = strdup(SC_LIBDIR "/" LIB_NAME);
 	if (!path || access(path, R_OK))
-		fail(EXIT_OURS, "cannot find %s (looked beside scrun and in %s); set VHOST_SC_LIB to its path", LIB_NAME,
-		     SC_LIBDIR);
+		fail(EXIT_OURS,
+		     "cannot find %s (looked beside scrun and in %s); set VHOST_SC_LIB to its path",
+		     LIB_NAME, SC_LIBDIR);
 	if (strpbrk(path, ": "))
-		fail(EXIT_OURS, "the library's path '%s' has a colon or a space, which LD_PRELOAD cannot carry; move it", path);
+		fail(EXIT_OURS,
+		     "the library's path '%s' has a colon or a space, which LD_PRELOAD cannot "
+		     "carry; move it",
+		     path);
 	return path;
 }
 
@@ -491,7 +540,8 @@ int main(int argc, char **argv)
 
 		routes = routes ? format("%s\n%s", routes, route) : route;
 		for (int k = 0; k < i && !checked; k++)
-			checked = strncmp(o.routes[k], name, strlen(name)) == 0 && o.routes[k][strlen(name)] == ':';
+			checked = strncmp(o.routes[k], name, strlen(name)) == 0 &&
+				  o.routes[k][strlen(name)] == ':';
 		if (!checked)
 			check_domain(name, &o);
 		checked = false;
@@ -507,5 +557,6 @@ int main(int argc, char **argv)
 			set("VHOST_SC_STATS", "1");
 	}
 	execv(program, argv + optind);
-	fail(errno == ENOENT ? EXIT_NO_FOUND : EXIT_NO_EXEC, "cannot run '%s': %s", program, strerror(errno));
+	fail(errno == ENOENT ? EXIT_NO_FOUND : EXIT_NO_EXEC, "cannot run '%s': %s", program,
+	     strerror(errno));
 }

@@ -62,7 +62,8 @@ struct hsc_sqe {
 	uint64_t user_data; /* comes back in the completion; set it with hsc_sqe_set_data*() */
 	struct hsc_ring *ring;
 	uint32_t index;
-	int32_t error; /* set by a prep function that found its arguments wrong: the request completes with it */
+	int32_t
+	    error; /* set by a prep function that found its arguments wrong: the request completes with it */
 	uint64_t slot[8];
 	void *tmp[2]; /* buffers that go when the request completes */
 	void *stat;   /* struct statx to be filled */
@@ -83,7 +84,8 @@ struct hsc_cqe {
  * sets *ring, or -EINVAL, -ENOMEM, -EACCES (the domain refuses this user), -EAGAIN (no lane left: too many rings and
  * threads), -EIO (the domain cannot be reached; hsc_strerror() says why).
  */
-HSC_API int hsc_queue_init(const char *domain, unsigned int entries, unsigned int flags, struct hsc_ring **ring);
+HSC_API int hsc_queue_init(const char *domain, unsigned int entries, unsigned int flags,
+			   struct hsc_ring **ring);
 
 /* Waits for what is under way (at most the domain's deadline), and frees ring and buffers. Open handles stay open. */
 HSC_API void hsc_queue_exit(struct hsc_ring *ring);
@@ -126,13 +128,15 @@ static inline void *hsc_cqe_get_data(const struct hsc_cqe *cqe)
 HSC_API int hsc_peek_cqe(struct hsc_ring *ring, struct hsc_cqe **cqe);
 
 /* Up to `count` completions at once; returns how many. Mark them with hsc_cq_advance(). */
-HSC_API unsigned int hsc_peek_batch_cqe(struct hsc_ring *ring, struct hsc_cqe **cqes, unsigned int count);
+HSC_API unsigned int hsc_peek_batch_cqe(struct hsc_ring *ring, struct hsc_cqe **cqes,
+					unsigned int count);
 
 /* Waits for one. 0, -EIO, or -EINVAL if nothing is under way. */
 HSC_API int hsc_wait_cqe(struct hsc_ring *ring, struct hsc_cqe **cqe);
 
 /* The same for at most `timeout_ms` milliseconds; then -ETIME. */
-HSC_API int hsc_wait_cqe_timeout(struct hsc_ring *ring, struct hsc_cqe **cqe, unsigned int timeout_ms);
+HSC_API int hsc_wait_cqe_timeout(struct hsc_ring *ring, struct hsc_cqe **cqe,
+				 unsigned int timeout_ms);
 
 /* The program is done with the oldest completion: its entry can be used again. */
 HSC_API void hsc_cqe_seen(struct hsc_ring *ring, struct hsc_cqe *cqe);
@@ -155,13 +159,16 @@ HSC_API void hsc_prep_nop(struct hsc_sqe *sqe, uint32_t value);
 
 /* pread and pwrite of `len` bytes (at most 4 MiB) at `off`; off = -1: at the file's own position. A buffer that is not the
  * ring's completes with -EFAULT. */
-HSC_API void hsc_prep_read(struct hsc_sqe *sqe, hsc_handle h, void *buf, unsigned int len, uint64_t off);
-HSC_API void hsc_prep_write(struct hsc_sqe *sqe, hsc_handle h, const void *buf, unsigned int len, uint64_t off);
+HSC_API void hsc_prep_read(struct hsc_sqe *sqe, hsc_handle h, void *buf, unsigned int len,
+			   uint64_t off);
+HSC_API void hsc_prep_write(struct hsc_sqe *sqe, hsc_handle h, const void *buf, unsigned int len,
+			    uint64_t off);
 
 /* fsync, or with HSC_FSYNC_DATASYNC fdatasync. */
 #define HSC_FSYNC_DATASYNC 1u
 HSC_API void hsc_prep_fsync(struct hsc_sqe *sqe, hsc_handle h, unsigned int flags);
-HSC_API void hsc_prep_fallocate(struct hsc_sqe *sqe, hsc_handle h, int mode, uint64_t off, uint64_t len);
+HSC_API void hsc_prep_fallocate(struct hsc_sqe *sqe, hsc_handle h, int mode, uint64_t off,
+				uint64_t len);
 HSC_API void hsc_prep_ftruncate(struct hsc_sqe *sqe, hsc_handle h, uint64_t len);
 
 /*
@@ -169,22 +176,24 @@ HSC_API void hsc_prep_ftruncate(struct hsc_sqe *sqe, hsc_handle h, uint64_t len)
  * applied. res: the handle, to be closed with hsc_prep_close() or hsc_close(); open handles go with the process's
  * attachment to the domain.
  */
-HSC_API void hsc_prep_open(struct hsc_sqe *sqe, hsc_handle base, const char *path, int flags, mode_t mode);
+HSC_API void hsc_prep_open(struct hsc_sqe *sqe, hsc_handle base, const char *path, int flags,
+			   mode_t mode);
 HSC_API void hsc_prep_close(struct hsc_sqe *sqe, hsc_handle h);
 
 /* statx: fills *stx, which must stay valid until the completion is taken. flags: AT_*. */
 struct statx;
-HSC_API void hsc_prep_statx(struct hsc_sqe *sqe, hsc_handle base, const char *path, int flags, unsigned int mask,
-			    struct statx *stx);
+HSC_API void hsc_prep_statx(struct hsc_sqe *sqe, hsc_handle base, const char *path, int flags,
+			    unsigned int mask, struct statx *stx);
 HSC_API void hsc_prep_mkdir(struct hsc_sqe *sqe, hsc_handle base, const char *path, mode_t mode);
 HSC_API void hsc_prep_unlink(struct hsc_sqe *sqe, hsc_handle base, const char *path, int flags);
-HSC_API void hsc_prep_rename(struct hsc_sqe *sqe, hsc_handle old_base, const char *old_path, hsc_handle new_base,
-			     const char *new_path, unsigned int flags);
+HSC_API void hsc_prep_rename(struct hsc_sqe *sqe, hsc_handle old_base, const char *old_path,
+			     hsc_handle new_base, const char *new_path, unsigned int flags);
 
 /* ---- one call at a time ---- */
 
 /* Open and close, waiting. 0 or -errno. Completions of other requests that come meanwhile are kept. */
-HSC_API int hsc_open(struct hsc_ring *ring, hsc_handle base, const char *path, int flags, mode_t mode, hsc_handle *h);
+HSC_API int hsc_open(struct hsc_ring *ring, hsc_handle base, const char *path, int flags,
+		     mode_t mode, hsc_handle *h);
 HSC_API int hsc_close(struct hsc_ring *ring, hsc_handle h);
 
 #ifdef __cplusplus

@@ -17,7 +17,8 @@
 #define CHUNK (128 * 1024)
 
 /* Asks for the next chunk, to be read into buffer i. */
-static int ask(struct hsc_ring *ring, hsc_handle h, unsigned char *buf, unsigned int i, uint64_t off)
+static int ask(struct hsc_ring *ring, hsc_handle h, unsigned char *buf, unsigned int i,
+	       uint64_t off)
 {
 	struct hsc_sqe *sqe = hsc_get_sqe(ring);
 
@@ -80,7 +81,8 @@ int main(int argc, char **argv)
 	}
 	err = hsc_queue_init(argv[1], DEPTH, 0, &ring);
 	if (err) {
-		fprintf(stderr, "hsc-sum: domain %s: %s: %s\n", argv[1], strerror(-err), hsc_strerror(argv[1]));
+		fprintf(stderr, "hsc-sum: domain %s: %s: %s\n", argv[1], strerror(-err),
+			hsc_strerror(argv[1]));
 		return 1;
 	}
 	err = hsc_open(ring, HSC_ROOT, argv[2], O_RDONLY, 0, &h);

@@ -68,18 +68,21 @@ int fake_good(const struct sc_slot *s, struct sc_cqe *c, struct sc_lane *lane, u
 static void lane_look(uint32_t i)
 {
 	struct sc_lane *l = (struct sc_lane *)(fake.base + fake.lay.lanes_off) + i;
-	uint32_t tail = __atomic_load_n(&l->tail, __ATOMIC_ACQUIRE), depth = 1u << (l->depth_log2 & 15);
+	uint32_t tail = __atomic_load_n(&l->tail, __ATOMIC_ACQUIRE),
+		 depth = 1u << (l->depth_log2 & 15);
 	uint64_t one = 1;
 
 	for (; heads[i] != tail; heads[i]++) {
 		uint32_t at = i * fake.lay.entries;
 		struct sc_slot s =
-			((struct sc_slot *)(fake.base + fake.lay.slots_off))[at + (heads[i] & (depth - 1))];
+		    ((struct sc_slot *)(fake.base +
+					fake.lay.slots_off))[at + (heads[i] & (depth - 1))];
 		struct sc_cqe c = {.tag = s.tag};
 
 		if (!fake_agent(&s, &c, l, i))
 			continue;
-		((struct sc_cqe *)(fake.base + fake.lay.cqes_off))[at + (l->done & (depth - 1))] = c;
+		((struct sc_cqe *)(fake.base + fake.lay.cqes_off))[at + (l->done & (depth - 1))] =
+		    c;
 		__atomic_store_n(&l->done, l->done + 1, __ATOMIC_SEQ_CST);
 		if (write(fake.kick, &one, sizeof(one)) < 0)
 			die("kick");
@@ -95,7 +98,9 @@ static void *agent(void *arg)
 			if (!fake_silent)
 				__atomic_fetch_add(&fake.guest->heartbeat, 1, __ATOMIC_RELAXED);
 			for (uint32_t i = 0; i < fake.lay.nlanes; i++)
-				if (__atomic_load_n(&fake.host->lanes[i / 64], __ATOMIC_ACQUIRE) >> (i % 64) & 1)
+				if (__atomic_load_n(&fake.host->lanes[i / 64], __ATOMIC_ACQUIRE) >>
+					(i % 64) &
+				    1)
 					lane_look(i);
 		}
 		pthread_mutex_unlock(&lock);
@@ -166,13 +171,16 @@ static void new_channel(struct sc_attach_rep *rep, int *fds)
 static void attach(int sock, const struct sc_attach_req *req)
 {
 	struct sc_attach_rep rep = {
-		.h = {.magic = SC_ATTACH_MAGIC, .type = SC_ATTACH_REP, .seq = req->h.seq, .len = sizeof(rep)},
-		.status = fake_status,
-		.abi = SC_ABI_VERSION,
-		.slot = 1,
-		.incarnation = 1,
-		.deadline_ms = FAKE_DEADLINE_MS,
-		.text = "refused by the test",
+	    .h = {.magic = SC_ATTACH_MAGIC,
+		  .type = SC_ATTACH_REP,
+		  .seq = req->h.seq,
+		  .len = sizeof(rep)},
+	    .status = fake_status,
+	    .abi = SC_ABI_VERSION,
+	    .slot = 1,
+	    .incarnation = 1,
+	    .deadline_ms = FAKE_DEADLINE_MS,
+	    .text = "refused by the test",
 	};
 	int fds[3 + SC_TICKETS_BATCH];
 
@@ -188,8 +196,10 @@ static void attach(int sock, const struct sc_attach_req *req)
 
 static void more_tickets(int sock, const struct sc_attach_tickets *q)
 {
-	struct sc_attach_tickets rep = {
-		.h = {.magic = SC_ATTACH_MAGIC, .type = SC_ATTACH_TICKETS_REP, .seq = q->h.seq, .len = sizeof(rep)}};
+	struct sc_attach_tickets rep = {.h = {.magic = SC_ATTACH_MAGIC,
+					      .type = SC_ATTACH_TICKETS_REP,
+					      .seq = q->h.seq,
+					      .len = sizeof(rep)}};
 	int fds[SC_TICKETS_BATCH];
 
 	rep.count = make_tickets(rep.tickets, fds, q->count);

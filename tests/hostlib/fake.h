@@ -27,7 +27,8 @@ extern struct fake_channel fake;
  * What the agent does with a request. Called on the agent's thread. Returns true if it is to be completed with *c (whose
  * tag is already right), false if nothing is to be written.
  */
-typedef int fake_answer(const struct sc_slot *s, struct sc_cqe *c, struct sc_lane *lane, uint32_t index);
+typedef int fake_answer(const struct sc_slot *s, struct sc_cqe *c, struct sc_lane *lane,
+			uint32_t index);
 extern fake_answer *_Atomic fake_agent;
 
 /* Answers sensibly: opens give handle 5, reads give 'r', paths succeed. */

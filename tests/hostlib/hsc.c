@@ -19,12 +19,12 @@
 static int failures;
 static const char *domain;
 
-#define CHECK(x)                                                                                                    \
-	do {                                                                                                        \
-		if (!(x)) {                                                                                         \
-			fprintf(stderr, "hsc.c:%d: %s\n", __LINE__, #x);                                            \
-			failures++;                                                                                 \
-		}                                                                                                   \
+#define CHECK(x)                                                         \
+	do {                                                             \
+		if (!(x)) {                                              \
+			fprintf(stderr, "hsc.c:%d: %s\n", __LINE__, #x); \
+			failures++;                                      \
+		}                                                        \
 	} while (0)
 
 /* Submits one prepared request and returns its result. */

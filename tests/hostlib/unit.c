@@ -74,10 +74,12 @@ static void test_normalise(void **state)
 	static const struct {
 		const char *in, *out;
 	} cases[] = {
-		{"/", "/"},		 {"//", "/"},		{"/.", "/"},
-		{"/..", "/"},		 {"/a/b", "/a/b"},	{"/a//b///c", "/a/b/c"},
-		{"/a/./b/.", "/a/b"},	 {"/a/../b", "/b"},	{"/a/b/../..", "/"},
-		{"/a/b/../../../c", "/c"}, {"/a/b/", "/a/b"},	{"/.a/..b/...", "/.a/..b/..."},
+	    {"/", "/"},		  {"//", "/"},
+	    {"/.", "/"},	  {"/..", "/"},
+	    {"/a/b", "/a/b"},	  {"/a//b///c", "/a/b/c"},
+	    {"/a/./b/.", "/a/b"}, {"/a/../b", "/b"},
+	    {"/a/b/../..", "/"},  {"/a/b/../../../c", "/c"},
+	    {"/a/b/", "/a/b"},	  {"/.a/..b/...", "/.a/..b/..."},
 	};
 	char buf[64];
 
@@ -95,23 +97,23 @@ static void test_match(void **state)
 		const char *path, *prefix, *rest;
 		bool dotdot;
 	} cases[] = {
-		{"/sc-test/a", "/sc-test/a", "", false},
-		{"/sc-test/a/", "/sc-test/a", "", false},
-		{"/sc-test/a/x/y", "/sc-test/a", "x/y", false},
-		{"//sc-test//.//a///x", "/sc-test/a", "x", false},
-		{"/sc-test/a/b", "/sc-test/a/b", "", false},
-		{"/sc-test/a/b/c", "/sc-test/a/b", "c", false},
-		{"/sc-test/a/bb", "/sc-test/a", "bb", false},
-		{"/sc-test/a/x/..", "/sc-test/a", "x/..", false},
-		{"/sc-test/ab", NULL, NULL, false},
-		{"/sc-test", NULL, NULL, false},
-		{"/sc-tes", NULL, NULL, false},
-		{"/", NULL, NULL, false},
-		{"/sc-other/z", "/sc-other", "z", false},
-		{"/sc-test/../sc-other/z", NULL, NULL, true},
-		{"/../sc-other/z", NULL, NULL, true},
-		{"/usr/lib/..", NULL, NULL, true},
-		{"/..x/y", NULL, NULL, false},
+	    {"/sc-test/a", "/sc-test/a", "", false},
+	    {"/sc-test/a/", "/sc-test/a", "", false},
+	    {"/sc-test/a/x/y", "/sc-test/a", "x/y", false},
+	    {"//sc-test//.//a///x", "/sc-test/a", "x", false},
+	    {"/sc-test/a/b", "/sc-test/a/b", "", false},
+	    {"/sc-test/a/b/c", "/sc-test/a/b", "c", false},
+	    {"/sc-test/a/bb", "/sc-test/a", "bb", false},
+	    {"/sc-test/a/x/..", "/sc-test/a", "x/..", false},
+	    {"/sc-test/ab", NULL, NULL, false},
+	    {"/sc-test", NULL, NULL, false},
+	    {"/sc-tes", NULL, NULL, false},
+	    {"/", NULL, NULL, false},
+	    {"/sc-other/z", "/sc-other", "z", false},
+	    {"/sc-test/../sc-other/z", NULL, NULL, true},
+	    {"/../sc-other/z", NULL, NULL, true},
+	    {"/usr/lib/..", NULL, NULL, true},
+	    {"/..x/y", NULL, NULL, false},
 	};
 
 	(void)state;
@@ -224,7 +226,8 @@ static void test_attach_refused(void **state)
 	fake_status = 0;
 }
 
-static int only_grant(const struct sc_slot *s, struct sc_cqe *c, struct sc_lane *lane, uint32_t index)
+static int only_grant(const struct sc_slot *s, struct sc_cqe *c, struct sc_lane *lane,
+		      uint32_t index)
 {
 	fake_good(s, c, lane, index);
 	if (s->op == SC_OP_GRANT)
@@ -260,7 +263,8 @@ static uint32_t evil_flags;
 static int evil(const struct sc_slot *s, struct sc_cqe *c, struct sc_lane *lane, uint32_t index)
 {
 	fake_good(s, c, lane, index);
-	if (s->op == SC_OP_ROOT || s->op == SC_OP_OPEN || s->op == SC_OP_CLOSE || s->op == SC_OP_SEEK)
+	if (s->op == SC_OP_ROOT || s->op == SC_OP_OPEN || s->op == SC_OP_CLOSE ||
+	    s->op == SC_OP_SEEK)
 		return 1;
 	c->res = evil_res;
 	c->flags = evil_flags;
@@ -319,15 +323,15 @@ static void test_cross(void **state)
 		uint32_t kind, len;
 		long want;
 	} cases[] = {
-		{SC_CROSS_ABS, 13, -ELOOP}, /* for ever in a circle */
-		{0, 5, -EIO},
-		{77, 5, -EIO},
-		{SC_CROSS_ABS, SC_PATH_BUF, -EIO},
-		{SC_CROSS_ABS, UINT32_MAX, -EIO},
-		{SC_CROSS_UP, UINT32_MAX - 4, -EIO},
-		{SC_CROSS_ABS, 0, -EIO},
-		{SC_CROSS_UP, 4000, SC_NATIVE_CHANGED},
-		{SC_CROSS_UP, 0, SC_NATIVE_CHANGED},
+	    {SC_CROSS_ABS, 13, -ELOOP}, /* for ever in a circle */
+	    {0, 5, -EIO},
+	    {77, 5, -EIO},
+	    {SC_CROSS_ABS, SC_PATH_BUF, -EIO},
+	    {SC_CROSS_ABS, UINT32_MAX, -EIO},
+	    {SC_CROSS_UP, UINT32_MAX - 4, -EIO},
+	    {SC_CROSS_ABS, 0, -EIO},
+	    {SC_CROSS_UP, 4000, SC_NATIVE_CHANGED},
+	    {SC_CROSS_UP, 0, SC_NATIVE_CHANGED},
 	};
 	struct stat st;
 
@@ -336,7 +340,8 @@ static void test_cross(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		cross_kind = cases[i].kind;
 		cross_len = cases[i].len;
-		assert_int_equal(call(__NR_stat, (long)"/sc-test/a/f", (long)&st, 0, 0), cases[i].want);
+		assert_int_equal(call(__NR_stat, (long)"/sc-test/a/f", (long)&st, 0, 0),
+				 cases[i].want);
 		assert_int_equal(call(__NR_open, (long)"/sc-test/a/f", 0, 0, 0), cases[i].want);
 	}
 	cross_kind = SC_CROSS_UP;
@@ -407,14 +412,16 @@ static void test_slow_is_not_dead(void **state)
 	call(__NR_close, fd, 0, 0, 0);
 }
 
-static int runs_ahead(const struct sc_slot *s, struct sc_cqe *c, struct sc_lane *lane, uint32_t index)
+static int runs_ahead(const struct sc_slot *s, struct sc_cqe *c, struct sc_lane *lane,
+		      uint32_t index)
 {
 	if (s->op == SC_OP_READ)
 		lane->done += 1000;
 	return fake_good(s, c, lane, index);
 }
 
-static int wrong_tag(const struct sc_slot *s, struct sc_cqe *c, struct sc_lane *lane, uint32_t index)
+static int wrong_tag(const struct sc_slot *s, struct sc_cqe *c, struct sc_lane *lane,
+		     uint32_t index)
 {
 	fake_good(s, c, lane, index);
 	if (s->op == SC_OP_READ)
@@ -474,8 +481,8 @@ static void *reader(void *arg)
 		size_t n = sizes[i % 6];
 
 		memset(buf, 0, n);
-		if (sc_dispatch(t, __NR_pread64, fd, (long)buf, (long)n, 0, 0, 0) != (long)n || buf[0] != 'r' ||
-		    buf[n - 1] != 'r')
+		if (sc_dispatch(t, __NR_pread64, fd, (long)buf, (long)n, 0, 0, 0) != (long)n ||
+		    buf[0] != 'r' || buf[n - 1] != 'r')
 			abort();
 		if (sc_dispatch(t, __NR_pwrite64, fd, (long)buf, (long)n, 0, 0, 0) != (long)n)
 			abort();
@@ -627,26 +634,26 @@ static void test_hang_up(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_normalise),
-		cmocka_unit_test(test_match),
-		cmocka_unit_test(test_route_add),
-		cmocka_unit_test_setup(test_open_close, fresh),
-		cmocka_unit_test_setup(test_own_descriptors, fresh),
-		cmocka_unit_test_setup(test_many_files, fresh),
-		cmocka_unit_test_setup(test_attach_refused, fresh),
-		cmocka_unit_test_setup(test_grant, fresh),
-		cmocka_unit_test_setup(test_too_much, fresh),
-		cmocka_unit_test_setup(test_cross, fresh),
-		cmocka_unit_test_setup(test_silence, fresh),
-		cmocka_unit_test_setup(test_slow_is_not_dead, fresh),
-		cmocka_unit_test_setup(test_index_lies, fresh),
-		cmocka_unit_test_setup(test_all_lanes_die, fresh),
-		cmocka_unit_test_setup(test_threads, fresh),
-		cmocka_unit_test_setup(test_pool, fresh),
-		cmocka_unit_test_setup(test_faults, fresh),
-		cmocka_unit_test_setup(test_vfork, fresh),
-		cmocka_unit_test_setup(test_exec, fresh),
-		cmocka_unit_test_setup(test_hang_up, fresh),
+	    cmocka_unit_test(test_normalise),
+	    cmocka_unit_test(test_match),
+	    cmocka_unit_test(test_route_add),
+	    cmocka_unit_test_setup(test_open_close, fresh),
+	    cmocka_unit_test_setup(test_own_descriptors, fresh),
+	    cmocka_unit_test_setup(test_many_files, fresh),
+	    cmocka_unit_test_setup(test_attach_refused, fresh),
+	    cmocka_unit_test_setup(test_grant, fresh),
+	    cmocka_unit_test_setup(test_too_much, fresh),
+	    cmocka_unit_test_setup(test_cross, fresh),
+	    cmocka_unit_test_setup(test_silence, fresh),
+	    cmocka_unit_test_setup(test_slow_is_not_dead, fresh),
+	    cmocka_unit_test_setup(test_index_lies, fresh),
+	    cmocka_unit_test_setup(test_all_lanes_die, fresh),
+	    cmocka_unit_test_setup(test_threads, fresh),
+	    cmocka_unit_test_setup(test_pool, fresh),
+	    cmocka_unit_test_setup(test_faults, fresh),
+	    cmocka_unit_test_setup(test_vfork, fresh),
+	    cmocka_unit_test_setup(test_exec, fresh),
+	    cmocka_unit_test_setup(test_hang_up, fresh),
 	};
 
 	alarm(120);

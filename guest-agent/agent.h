@@ -40,14 +40,15 @@ struct transport;
 struct workers;
 
 /* Limits. Each is what one hostile session can take from the others. */
-#define AGENT_MAX_POLLERS      16u
-#define AGENT_MAX_WORKERS      64u
-#define AGENT_MAX_INFLIGHT     1024u /* calls of one channel in execution; further ones stay in their lanes */
-#define AGENT_LANE_BUDGET      64u   /* requests fetched from one lane before the next lane has its turn */
-#define AGENT_SESSION_HANDLES  66000u /* open handles of one session: all tickets and some roots */
-#define AGENT_DEFAULT_SPIN_US  50u
-#define AGENT_DEFAULT_WORKERS  8u
-#define AGENT_SYNC_TIMEOUT_NS  1000000000ll /* longest wait for the broker's SYNCED */
+#define AGENT_MAX_POLLERS 16u
+#define AGENT_MAX_WORKERS 64u
+#define AGENT_MAX_INFLIGHT \
+	1024u /* calls of one channel in execution; further ones stay in their lanes */
+#define AGENT_LANE_BUDGET     64u /* requests fetched from one lane before the next lane has its turn */
+#define AGENT_SESSION_HANDLES 66000u /* open handles of one session: all tickets and some roots */
+#define AGENT_DEFAULT_SPIN_US 50u
+#define AGENT_DEFAULT_WORKERS 8u
+#define AGENT_SYNC_TIMEOUT_NS 1000000000ll /* longest wait for the broker's SYNCED */
 
 struct options {
 	const char *device;   /* path of /dev/sc, or NULL */
@@ -55,9 +56,9 @@ struct options {
 	const char *root;     /* directory that the domain serves */
 	uint32_t npollers;
 	uint32_t nworkers;
-	uint32_t max_spin_us; /* 0: the broker's, or AGENT_DEFAULT_SPIN_US */
-	int log_level;	      /* as syslog: 3 errors .. 7 debug */
-	uint32_t ncpus;	      /* entries of cpus; 0: no pinning */
+	uint32_t max_spin_us;		  /* 0: the broker's, or AGENT_DEFAULT_SPIN_US */
+	int log_level;			  /* as syslog: 3 errors .. 7 debug */
+	uint32_t ncpus;			  /* entries of cpus; 0: no pinning */
 	uint16_t cpus[AGENT_MAX_POLLERS]; /* the CPU of each poller */
 };
 
@@ -65,11 +66,11 @@ struct options {
 struct agent {
 	struct options opt;
 	struct transport *tr;
-	int root_fd;	    /* O_PATH, of opt.root */
-	uint64_t root_dev;  /* its identity: no path walk goes above it */
+	int root_fd;	   /* O_PATH, of opt.root */
+	uint64_t root_dev; /* its identity: no path walk goes above it */
 	uint64_t root_ino;
-	int sync_fd;	    /* of opt.root, for syncfs */
-	bool privileged;    /* may take on other users' credentials (uid 0) */
+	int sync_fd;	      /* of opt.root, for syncfs */
+	bool privileged;      /* may take on other users' credentials (uid 0) */
 	uint32_t incarnation; /* from START */
 	uint32_t max_spin_us; /* from START and options */
 	uint32_t ncpus_online;
@@ -80,8 +81,8 @@ struct agent {
 	struct poller *pollers[AGENT_MAX_POLLERS];
 	uint32_t npollers;
 	struct sc_state_header *state; /* shared with the host: written, never read back */
-	_Atomic bool quiescing; /* set by main: pollers fetch no more */
-	int main_event;	/* eventfd: wakes main when something is in its mailbox */
+	_Atomic bool quiescing;	       /* set by main: pollers fetch no more */
+	int main_event;		       /* eventfd: wakes main when something is in its mailbox */
 };
 
 /* How a step of a call ended, told to the poller. */
@@ -102,15 +103,16 @@ struct call {
 	struct call *next; /* link of the one queue in which it is */
 	struct channel *ch;
 	struct poller *poller;
-	struct sc_slot s;   /* private copy of the request */
-	struct handle *h;   /* references held until the call is finished, or NULL */
+	struct sc_slot s; /* private copy of the request */
+	struct handle *h; /* references held until the call is finished, or NULL */
 	struct handle *h2;
 	int64_t res;
-	uint64_t moved;	    /* READ, WRITE: bytes moved by earlier steps */
+	uint64_t moved; /* READ, WRITE: bytes moved by earlier steps */
 	uint32_t cqe_flags;
 	uint16_t lane;
 	uint16_t state;	    /* enum call_state, meaningful in poller_return() */
 	uint32_t lane_life; /* of the lane when fetched; another one then: nobody waits any more */
+	bool at_worker;	    /* the poller's: a worker has it */
 	bool has_pos;	    /* holds h's position */
 	bool has_pos2;	    /* holds h2's position */
 };

@@ -62,7 +62,8 @@ struct control {
 
 /* ---- sending ---- */
 
-static int send_msg(struct control *ct, struct sc_msg_hdr *h, uint16_t type, uint32_t len, uint32_t slot, uint32_t seq)
+static int send_msg(struct control *ct, struct sc_msg_hdr *h, uint16_t type, uint32_t len,
+		    uint32_t slot, uint32_t seq)
 {
 	int err;
 
@@ -73,7 +74,8 @@ static int send_msg(struct control *ct, struct sc_msg_hdr *h, uint16_t type, uin
 	return err;
 }
 
-static void send_status(struct control *ct, uint16_t type, uint32_t slot, uint32_t session, int status, uint32_t seq)
+static void send_status(struct control *ct, uint16_t type, uint32_t slot, uint32_t session,
+			int status, uint32_t seq)
 {
 	struct sc_msg_status m = {.status = status, .session = session};
 
@@ -101,13 +103,13 @@ static void list_modules(char *to, size_t size)
 static int send_hello(struct control *ct)
 {
 	struct sc_msg_hello m = {
-		.abi = SC_ABI_VERSION,
-		.role = SC_ROLE_STORAGE,
-		.features = SC_FEATURES,
-		.num_channels = ct->tr->num_channels,
-		.npollers = ct->agent->opt.npollers,
-		.slot_size = ct->tr->slot_size,
-		.version = SC_VERSION,
+	    .abi = SC_ABI_VERSION,
+	    .role = SC_ROLE_STORAGE,
+	    .features = SC_FEATURES,
+	    .num_channels = ct->tr->num_channels,
+	    .npollers = ct->agent->opt.npollers,
+	    .slot_size = ct->tr->slot_size,
+	    .version = SC_VERSION,
 	};
 	struct utsname u;
 
@@ -143,7 +145,8 @@ static void write_stats(struct agent *agent)
 
 		for (uint32_t op = 0; op < SC_OP_MAX; op++) {
 			sum.ops[op] += atomic_load_explicit(&s->ops[op], memory_order_relaxed);
-			sum.errors[op] += atomic_load_explicit(&s->errors[op], memory_order_relaxed);
+			sum.errors[op] +=
+			    atomic_load_explicit(&s->errors[op], memory_order_relaxed);
 		}
 		sum.bytes_read += atomic_load_explicit(&s->bytes_read, memory_order_relaxed);
 		sum.bytes_written += atomic_load_explicit(&s->bytes_written, memory_order_relaxed);
@@ -155,7 +158,8 @@ static void write_stats(struct agent *agent)
 	sum.worker_ns = workers_cpu_ns(agent->workers);
 	sum.open_files = handles_count(agent->handles);
 	sum.sessions = sessions_count(agent->sessions);
-	for (size_t at = offsetof(struct sc_state_header, ops); at < sizeof(sum); at += sizeof(uint64_t))
+	for (size_t at = offsetof(struct sc_state_header, ops); at < sizeof(sum);
+	     at += sizeof(uint64_t))
 		__atomic_store_n((uint64_t *)((char *)st + at), *(uint64_t *)((char *)&sum + at),
 				 __ATOMIC_RELAXED);
 }
@@ -166,7 +170,8 @@ static void heartbeat(struct control *ct)
 
 	ct->beat_at = now_ns() + HEARTBEAT_MS * 1000000ll;
 	write_stats(ct->agent);
-	__atomic_store_n(&st->heartbeat, __atomic_load_n(&st->heartbeat, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&st->heartbeat, __atomic_load_n(&st->heartbeat, __ATOMIC_RELAXED) + 1,
+			 __ATOMIC_RELAXED);
 }
 
 /* Fills the state region: from now on the domain is in service. */
@@ -180,7 +185,8 @@ static void announce(struct control *ct, const struct sc_msg_start *m)
 	st->abi = SC_ABI_VERSION;
 	st->epoch = m->epoch;
 	st->npollers = ct->agent->npollers;
-	__atomic_store_n(&st->ready_ns, (uint64_t)boot.tv_sec * 1000000000u + (uint64_t)boot.tv_nsec,
+	__atomic_store_n(&st->ready_ns,
+			 (uint64_t)boot.tv_sec * 1000000000u + (uint64_t)boot.tv_nsec,
 			 __ATOMIC_RELAXED);
 	heartbeat(ct);
 	/* Release: who sees the incarnation sees the rest. */
@@ -219,17 +225,20 @@ static bool start_threads(struct agent *agent)
 }
 
 /* Makes tables and threads, as START says. */
-static bool start_service(struct control *ct, const struct sc_msg_start *m, struct transport_fds *fds)
+static bool start_service(struct control *ct, const struct sc_msg_start *m,
+			  struct transport_fds *fds)
 {
 	struct agent *agent = ct->agent;
 	int err;
 
 	if (m->abi != SC_ABI_VERSION) {
-		log_error("the broker speaks version %u, this agent version %u: use the same release of both", m->abi,
-			  SC_ABI_VERSION);
+		log_error("the broker speaks version %u, this agent version %u: use the same "
+			  "release of both",
+			  m->abi, SC_ABI_VERSION);
 		return false;
 	}
-	if (m->state_size < SC_STATE_TABLES_OFF || m->state_size % SC_PAGE || m->state_size > SC_MAX_CHANNEL_SIZE) {
+	if (m->state_size < SC_STATE_TABLES_OFF || m->state_size % SC_PAGE ||
+	    m->state_size > SC_MAX_CHANNEL_SIZE) {
 		log_error("the broker's state region of %u bytes is of no use", m->state_size);
 		return false;
 	}
@@ -255,8 +264,9 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m, stru
 	if (!start_threads(agent))
 		return false;
 	announce(ct, m);
-	log_info("serving %s as incarnation %u: %u pollers, %u workers, transport %s", agent->opt.root,
-		 m->incarnation, agent->npollers, agent->opt.nworkers, ct->tr->ops->name);
+	log_info("serving %s as incarnation %u: %u pollers, %u workers, transport %s",
+		 agent->opt.root, m->incarnation, agent->npollers, agent->opt.nworkers,
+		 ct->tr->ops->name);
 	return true;
 }
 
@@ -281,11 +291,15 @@ static bool receive_start(struct control *ct)
 	memset(&m, 0, sizeof(m));
 	n = ct->tr->ops->recv(ct->tr, &m, sizeof(m) - 1, &fds);
 	if (n < (int)sizeof(m.h))
-		log_error("no answer from the broker: %s", n < 0 ? strerror(-n) : "message too short");
+		log_error("no answer from the broker: %s",
+			  n < 0 ? strerror(-n) : "message too short");
 	else if (m.h.type == SC_MSG_REFUSE)
-		log_error("the broker refuses this agent: %.*s", (int)sizeof(m.refuse.text), m.refuse.text);
-	else if (m.h.type != SC_MSG_START || n != (int)sizeof(m.start) || m.h.len != sizeof(m.start))
-		log_error("the broker's answer is no START message (type %u, %d bytes)", m.h.type, n);
+		log_error("the broker refuses this agent: %.*s", (int)sizeof(m.refuse.text),
+			  m.refuse.text);
+	else if (m.h.type != SC_MSG_START || n != (int)sizeof(m.start) ||
+		 m.h.len != sizeof(m.start))
+		log_error("the broker's answer is no START message (type %u, %d bytes)", m.h.type,
+			  n);
 	else
 		ok = start_service(ct, &m.start, &fds);
 	transport_fds_close(&fds);
@@ -351,8 +365,9 @@ static int attach(struct control *ct, const struct sc_msg_attach *m, struct tran
 	if (ct->quiesce != Q_NONE)
 		return -ESHUTDOWN;
 	if (!may_serve(ct->agent, m)) {
-		log_warning("uid %u refused: this agent runs as uid %u and can act for that user alone", m->uid,
-			    geteuid());
+		log_warning(
+		    "uid %u refused: this agent runs as uid %u and can act for that user alone",
+		    m->uid, geteuid());
 		return -EPERM;
 	}
 	err = ct->tr->ops->map(ct->tr, m->h.slot, m->layout.size, fds, &map);
@@ -369,10 +384,11 @@ static void on_attach(struct control *ct, const struct sc_msg_attach *m, struct 
 	int err = attach(ct, m, fds);
 
 	if (err)
-		log_warning("cannot attach session %u (pid %u) at slot %u: %s", m->session, m->pid, m->h.slot,
-			    strerror(-err));
+		log_warning("cannot attach session %u (pid %u) at slot %u: %s", m->session, m->pid,
+			    m->h.slot, strerror(-err));
 	else
-		log_debug("session %u: pid %u, uid %u, slot %u", m->session, m->pid, m->uid, m->h.slot);
+		log_debug("session %u: pid %u, uid %u, slot %u", m->session, m->pid, m->uid,
+			  m->h.slot);
 	send_status(ct, SC_MSG_ATTACHED, m->h.slot, m->session, err, m->h.seq);
 }
 
@@ -434,7 +450,8 @@ static void *quiesce_main(void *arg)
 	for (ms = 0; ms < QUIESCE_WAIT_MS && !all_quiet(agent); ms++)
 		nanosleep(&tick, NULL);
 	if (ms == QUIESCE_WAIT_MS) {
-		log_warning("calls are still in execution after %d s: syncing without them", QUIESCE_WAIT_MS / 1000);
+		log_warning("calls are still in execution after %d s: syncing without them",
+			    QUIESCE_WAIT_MS / 1000);
 		status = -ETIMEDOUT;
 	}
 	if (syncfs(agent->sync_fd) < 0) {
@@ -472,7 +489,8 @@ static void look_at_quiesce(struct control *ct)
 	if (ct->quiesce != Q_DONE)
 		return;
 	if (ct->answer_quiesce)
-		send_status(ct, SC_MSG_QUIESCED, 0, 0, atomic_load(&ct->quiesce_status), ct->quiesce_seq);
+		send_status(ct, SC_MSG_QUIESCED, 0, 0, atomic_load(&ct->quiesce_status),
+			    ct->quiesce_seq);
 	ct->answer_quiesce = false;
 	if (!ct->end_after_quiesce)
 		return;
@@ -502,9 +520,10 @@ static bool right_length(const struct sc_msg_hdr *h, uint32_t n)
 	case SC_MSG_PROC_EXIT:
 		return n == sizeof(struct sc_msg_proc_exit);
 	case SC_MSG_RELEASE:
-		return n >= offsetof(struct sc_msg_release, tickets) && n <= sizeof(struct sc_msg_release) &&
+		return n >= offsetof(struct sc_msg_release, tickets) &&
+		       n <= sizeof(struct sc_msg_release) &&
 		       ((const struct sc_msg_release *)h)->count <=
-			       (n - offsetof(struct sc_msg_release, tickets)) / sizeof(uint64_t);
+			   (n - offsetof(struct sc_msg_release, tickets)) / sizeof(uint64_t);
 	case SC_MSG_REFUSE:
 		return n == sizeof(struct sc_msg_log);
 	case SC_MSG_QUIESCE:
@@ -532,7 +551,8 @@ static void on_message(struct control *ct, const void *msg, struct transport_fds
 		storage_release(ct->agent, release->tickets, release->count);
 		break;
 	case SC_MSG_PROC_EXIT:
-		locks_process_gone(ct->agent->locks, ((const struct sc_msg_proc_exit *)msg)->process);
+		locks_process_gone(ct->agent->locks,
+				   ((const struct sc_msg_proc_exit *)msg)->process);
 		break;
 	case SC_MSG_SYNCED:
 		locks_synced(ct->agent->locks, h->seq);
@@ -580,7 +600,8 @@ static bool receive(struct control *ct)
 		if (right_length(&m.h, (uint32_t)n))
 			on_message(ct, &m, &fds);
 		else
-			log_warning("ignoring a message of type %u with %d bytes from the broker", m.h.type, n);
+			log_warning("ignoring a message of type %u with %d bytes from the broker",
+				    m.h.type, n);
 		transport_fds_close(&fds);
 	}
 }
@@ -634,9 +655,9 @@ static int next_timeout(struct control *ct)
 static void serve(struct control *ct)
 {
 	struct pollfd p[3] = {
-		{.fd = ct->tr->fd, .events = POLLIN},
-		{.fd = ct->signal_fd, .events = POLLIN},
-		{.fd = ct->agent->main_event, .events = POLLIN},
+	    {.fd = ct->tr->fd, .events = POLLIN},
+	    {.fd = ct->signal_fd, .events = POLLIN},
+	    {.fd = ct->agent->main_event, .events = POLLIN},
 	};
 
 	while (ct->running) {

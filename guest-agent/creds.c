@@ -42,7 +42,8 @@ static int take_off(struct wardrobe *w)
 		return 0;
 	if (syscall(SYS_setresuid, -1, 0, -1) < 0 || syscall(SYS_setresgid, -1, 0, -1) < 0 ||
 	    syscall(SYS_setgroups, 0, NULL) < 0) {
-		log_error("cannot take back own credentials: %m; stopping rather than acting with wrong rights");
+		log_error("cannot take back own credentials: %m; stopping rather than acting with "
+			  "wrong rights");
 		abort();
 	}
 	w->now = NULL;
@@ -60,7 +61,8 @@ int creds_wear(struct wardrobe *w, const struct cred *c)
 		return 0;
 	w->now = c; /* from here on take_off() has something to undo */
 	if (syscall(SYS_setgroups, c->ngroups, c->groups) == 0 &&
-	    syscall(SYS_setresgid, -1, c->gid, -1) == 0 && syscall(SYS_setresuid, -1, c->uid, -1) == 0)
+	    syscall(SYS_setresgid, -1, c->gid, -1) == 0 &&
+	    syscall(SYS_setresuid, -1, c->uid, -1) == 0)
 		return 0;
 	err = -errno;
 	take_off(w);

@@ -18,7 +18,7 @@ struct handles {
 	pthread_mutex_t lock; /* guards the free list and the counts */
 	struct handle *all;
 	uint32_t max;
-	uint32_t used;	/* entries that were ever in use: above it they are untouched memory */
+	uint32_t used; /* entries that were ever in use: above it they are untouched memory */
 	uint32_t first_free;
 	uint32_t count;
 	uint32_t incarnation; /* low 8 bits */
@@ -111,10 +111,11 @@ struct handle *handle_new(struct handles *t, int fd, struct session *s, struct r
 void handle_publish(struct handles *t, struct handle *h)
 {
 	/* Release: whoever finds the live bit finds the rest written. */
-	atomic_store_explicit(&h->ref,
-			      next_generation(t, atomic_load_explicit(&h->ref, memory_order_relaxed)) |
-				      HANDLE_LIVE | 2,
-			      memory_order_release);
+	atomic_store_explicit(
+	    &h->ref,
+	    next_generation(t, atomic_load_explicit(&h->ref, memory_order_relaxed)) | HANDLE_LIVE |
+		2,
+	    memory_order_release);
 }
 
 uint64_t handle_id(const struct handles *t, const struct handle *h)
@@ -143,8 +144,8 @@ static struct handle *look_up(struct handles *t, uint64_t name, int *err)
 	do {
 		if (ref >> 32 != name >> 32 || !(ref & HANDLE_LIVE))
 			return NULL;
-	} while (!atomic_compare_exchange_weak_explicit(&h->ref, &ref, ref + 1, memory_order_acquire,
-							memory_order_acquire));
+	} while (!atomic_compare_exchange_weak_explicit(
+	    &h->ref, &ref, ref + 1, memory_order_acquire, memory_order_acquire));
 	return h;
 }
 
@@ -208,7 +209,8 @@ static bool add_grant(struct handle *h, uint32_t id)
 	return ok;
 }
 
-struct handle *handle_grant(struct handles *t, uint64_t name, uint64_t secret, uint32_t id, int *err)
+struct handle *handle_grant(struct handles *t, uint64_t name, uint64_t secret, uint32_t id,
+			    int *err)
 {
 	struct handle *h = look_up(t, name, err);
 
@@ -232,8 +234,8 @@ bool handle_kill(struct handle *h)
 		if (!(ref & HANDLE_LIVE))
 			return false;
 		/* The openness is one user; the caller's own keeps the count above zero. */
-	} while (!atomic_compare_exchange_weak_explicit(&h->ref, &ref, (ref & ~HANDLE_LIVE) - 1,
-							memory_order_acq_rel, memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(
+	    &h->ref, &ref, (ref & ~HANDLE_LIVE) - 1, memory_order_acq_rel, memory_order_relaxed));
 	return true;
 }
 
@@ -244,8 +246,8 @@ bool handle_hold_live(struct handle *h)
 	do {
 		if (!(ref & HANDLE_LIVE))
 			return false;
-	} while (!atomic_compare_exchange_weak_explicit(&h->ref, &ref, ref + 1, memory_order_acquire,
-							memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(
+	    &h->ref, &ref, ref + 1, memory_order_acquire, memory_order_relaxed));
 	return true;
 }
 

@@ -38,12 +38,13 @@ struct root {
 struct handle {
 	_Atomic uint64_t ref; /* generation << 32 | live << 31 | users */
 	int fd;
-	uint32_t owner;	   /* id of the session that opened it */
-	uint32_t type;	   /* S_IFMT >> 12 */
-	uint32_t flags;	   /* O_* at open; access mode and O_PATH do not change */
-	_Atomic uint32_t status; /* O_NONBLOCK and O_DIRECT as set last. O_NONBLOCK is kept here alone: on the
+	uint32_t owner; /* id of the session that opened it */
+	uint32_t type;	/* S_IFMT >> 12 */
+	uint32_t flags; /* O_* at open; access mode and O_PATH do not change */
+	_Atomic uint32_t
+	    status; /* O_NONBLOCK and O_DIRECT as set last. O_NONBLOCK is kept here alone: on the
 				    descriptor it would make the ring give up instead of waiting for the disk */
-	_Atomic uint32_t ngrants;  /* sessions in `grants` */
+	_Atomic uint32_t ngrants; /* sessions in `grants` */
 	struct root *root;
 	struct session *session; /* the owner; holds a reference */
 	uint64_t secret;
@@ -52,12 +53,12 @@ struct handle {
 	uint64_t ino;
 	_Atomic uint32_t lock_owner; /* 1 once a lock was asked for through this handle */
 	uint32_t next_free;
-	struct job reap; /* closes the descriptor where that may block */
+	struct job reap;      /* closes the descriptor where that may block */
 	pthread_mutex_t lock; /* guards what follows */
 	uint32_t *grants;     /* ids of other sessions */
 	uint32_t grants_size;
 	bool pos_taken;
-	struct call *pos_first, *pos_last; /* waiting for the position */
+	struct call *pos_first, *pos_last;  /* waiting for the position */
 	struct handle *own_next, *own_prev; /* the owner's list; guarded by the session's lock */
 };
 
@@ -74,7 +75,8 @@ void handles_free(struct handles *t);
  * (the session's limit) or -ENFILE. The caller fills type, flags, secret, ticket, dev and ino, and publishes it: then it
  * has two users, the openness itself and the caller.
  */
-struct handle *handle_new(struct handles *t, int fd, struct session *s, struct root *root, int *err);
+struct handle *handle_new(struct handles *t, int fd, struct session *s, struct root *root,
+			  int *err);
 
 void handle_publish(struct handles *t, struct handle *h);
 
@@ -86,7 +88,8 @@ uint64_t handle_id(const struct handles *t, const struct handle *h);
 struct handle *handle_get(struct handles *t, uint64_t name, uint32_t id, int *err);
 
 /* The same for anyone who knows the secret, who may use it from then on. -EACCES: wrong secret. */
-struct handle *handle_grant(struct handles *t, uint64_t name, uint64_t secret, uint32_t id, int *err);
+struct handle *handle_grant(struct handles *t, uint64_t name, uint64_t secret, uint32_t id,
+			    int *err);
 
 /* Takes away the openness, once: nobody can look it up any more. False if somebody else did already. The caller must
  * hold a user of its own. */

@@ -25,8 +25,9 @@
 
 #define BUCKETS		  4096u
 #define LOCKS_PER_PROCESS 8192u
-#define DEADLOCK_STEPS	  4096u /* locks and waiters that a search for a cycle looks at before it gives up */
-#define LOCK_END	  INT64_MAX
+#define DEADLOCK_STEPS \
+	4096u /* locks and waiters that a search for a cycle looks at before it gives up */
+#define LOCK_END INT64_MAX
 
 enum kind {
 	KIND_FLOCK,
@@ -54,7 +55,7 @@ struct lock {
 	uint64_t owner;	  /* POSIX: process; otherwise the handle's name */
 	uint64_t through; /* the handle through which it was set */
 	int64_t start;
-	int64_t end; /* inclusive */
+	int64_t end;  /* inclusive */
 	uint32_t pid; /* on the host */
 	struct holder *holder;
 };
@@ -64,8 +65,8 @@ struct waiter {
 	struct call *call;
 	struct lock want;
 	enum action action;
-	bool retry;	  /* has been through a SYNC */
-	bool sent;	  /* its SYNC has been sent, with... */
+	bool retry; /* has been through a SYNC */
+	bool sent;  /* its SYNC has been sent, with... */
 	uint32_t seq;
 	int64_t deadline; /* when the SYNC is given up, ns */
 };
@@ -145,7 +146,8 @@ static struct holder **holder_link(struct locks *l, uint32_t process)
 }
 
 /* A copy of *like that counts for the process. `spare`: may exceed the limit by one, for a moment. */
-static struct lock *lock_alloc(struct locks *l, const struct lock *like, uint32_t process, bool spare)
+static struct lock *lock_alloc(struct locks *l, const struct lock *like, uint32_t process,
+			       bool spare)
 {
 	struct holder **link = holder_link(l, process);
 	struct lock *k = malloc(sizeof(*k));
@@ -239,7 +241,8 @@ static struct lock *find_conflict(struct file *f, const struct lock *want)
  * True if `process` waits, itself or through others, for a lock of `target`. POSIX locks alone: their owners are what
  * waits. Gives up after *steps looks: a cycle so long is left to its makers.
  */
-static bool waits_for(struct locks *l, uint32_t process, uint32_t target, uint32_t depth, uint32_t *steps)
+static bool waits_for(struct locks *l, uint32_t process, uint32_t target, uint32_t depth,
+		      uint32_t *steps)
 {
 	if (depth > 16)
 		return false;
@@ -250,11 +253,13 @@ static bool waits_for(struct locks *l, uint32_t process, uint32_t target, uint32
 					return false;
 				if (w->want.kind != KIND_POSIX || w->want.owner != process)
 					continue;
-				for (struct lock *k = f->records; k && *steps; k = k->next, --*steps) {
+				for (struct lock *k = f->records; k && *steps;
+				     k = k->next, --*steps) {
 					if (k->kind != KIND_POSIX || !conflicts(k, &w->want))
 						continue;
-					if (k->owner == target || waits_for(l, (uint32_t)k->owner, target,
-									     depth + 1, steps))
+					if (k->owner == target ||
+					    waits_for(l, (uint32_t)k->owner, target, depth + 1,
+						      steps))
 						return true;
 				}
 			}
@@ -305,7 +310,8 @@ static int apply_record(struct locks *l, struct file *f, const struct lock *want
 		return -ENOLCK;
 	}
 	while ((k = *link)) {
-		bool touches = same_owner(k, want) && k->start <= (end == LOCK_END ? end : end + 1) &&
+		bool touches = same_owner(k, want) &&
+			       k->start <= (end == LOCK_END ? end : end + 1) &&
 			       (k->end == LOCK_END ? k->end : k->end + 1) >= start;
 
 		if (touches && k->type == want->type) { /* one lock instead of two */
@@ -318,7 +324,8 @@ static int apply_record(struct locks *l, struct file *f, const struct lock *want
 			struct holder *holder = split->holder;
 
 			if (holder->nlocks > LOCKS_PER_PROCESS) {
-				full = true; /* and nothing has changed: no other lock lies in the range */
+				full =
+				    true; /* and nothing has changed: no other lock lies in the range */
 				break;
 			}
 			*split = *k;
@@ -353,8 +360,8 @@ static int apply_record(struct locks *l, struct file *f, const struct lock *want
 }
 
 /* Removes all locks of a list for which `match` is true. True if there was one. */
-static bool remove_if(struct locks *l, struct lock **link, bool (*match)(const struct lock *k, uint64_t arg),
-		      uint64_t arg)
+static bool remove_if(struct locks *l, struct lock **link,
+		      bool (*match)(const struct lock *k, uint64_t arg), uint64_t arg)
 {
 	bool any = false;
 	struct lock *k;
@@ -378,7 +385,8 @@ static bool owned_by(const struct lock *k, uint64_t owner)
 
 /* flock: the handle's lock, if it has another one, goes before the new one is tried for, as in Linux. True: it had the
  * very same, and nothing is to be done. */
-static bool drop_other_flock(struct locks *l, struct file *f, const struct lock *want, bool *dropped)
+static bool drop_other_flock(struct locks *l, struct file *f, const struct lock *want,
+			     bool *dropped)
 {
 	for (struct lock *k = f->flocks; k; k = k->next)
 		if (k->owner == want->owner && k->type == want->type)
@@ -480,8 +488,8 @@ static void enqueue(struct file *f, struct waiter *w)
  * Tries a request: 0 or -errno if that ends it, STILL_WAITING if it conflicts, with *k the lock in its way. With the lock
  * held.
  */
-static int64_t attempt(struct locks *l, struct file *f, struct call *c, const struct lock *want, enum action action,
-		       struct lock **k)
+static int64_t attempt(struct locks *l, struct file *f, struct call *c, const struct lock *want,
+		       enum action action, struct lock **k)
 {
 	bool dropped = false;
 	int err;
@@ -501,8 +509,8 @@ static int64_t attempt(struct locks *l, struct file *f, struct call *c, const st
 		tell_conflict(c, NULL);
 		return 0;
 	}
-	err = want->kind == KIND_FLOCK ? apply_flock(l, f, want, process_of(c)) :
-					 apply_record(l, f, want, process_of(c));
+	err = want->kind == KIND_FLOCK ? apply_flock(l, f, want, process_of(c))
+				       : apply_record(l, f, want, process_of(c));
 	if (!err && (dropped || want->kind != KIND_FLOCK))
 		wake_file(l, f); /* a lock may have shrunk, or gone from exclusive to shared */
 	return err;
@@ -512,8 +520,9 @@ static int64_t attempt(struct locks *l, struct file *f, struct call *c, const st
  * What is answered to a request that conflicts with *k. STILL_WAITING: it is to wait, or (if it has not yet) to have the
  * broker asked, which *sync tells.
  */
-static int64_t answer_conflict(struct locks *l, struct file *f, struct call *c, const struct lock *want,
-			       enum action action, bool retry, const struct lock *k, bool *sync)
+static int64_t answer_conflict(struct locks *l, struct file *f, struct call *c,
+			       const struct lock *want, enum action action, bool retry,
+			       const struct lock *k, bool *sync)
 {
 	bool deadlock = action == ACT_SET_WAIT && would_deadlock(l, f, want);
 
@@ -529,7 +538,8 @@ static int64_t answer_conflict(struct locks *l, struct file *f, struct call *c, 
 }
 
 /* A request from its poller. */
-static enum step submit(struct locks *l, struct call *c, const struct lock *want, enum action action)
+static enum step submit(struct locks *l, struct call *c, const struct lock *want,
+			enum action action)
 {
 	struct waiter *w;
 	struct file *f;
@@ -596,8 +606,9 @@ static void wake_file(struct locks *l, struct file *f)
 			link = &w->next;
 			continue;
 		} else {
-			res = w->want.kind == KIND_FLOCK ? apply_flock(l, f, &w->want, process_of(c)) :
-							   apply_record(l, f, &w->want, process_of(c));
+			res = w->want.kind == KIND_FLOCK
+				  ? apply_flock(l, f, &w->want, process_of(c))
+				  : apply_record(l, f, &w->want, process_of(c));
 		}
 		*link = w->next;
 		end_wait(w, res);
@@ -697,9 +708,9 @@ static int parse_record(struct locks *l, struct call *c, struct lock *want, enum
 	if (c->s.arg0 < SC_LK_GET || c->s.arg0 > SC_LK_OFD_SETW || c->s.len < sizeof(in))
 		return -EINVAL;
 	channel_read(c->ch, c->s.buf, &in, sizeof(in));
-	*action = c->s.arg0 == SC_LK_GET || c->s.arg0 == SC_LK_OFD_GET ? ACT_GET :
-		  c->s.arg0 == SC_LK_SET || c->s.arg0 == SC_LK_OFD_SET ? ACT_SET :
-									 ACT_SET_WAIT;
+	*action = c->s.arg0 == SC_LK_GET || c->s.arg0 == SC_LK_OFD_GET	 ? ACT_GET
+		  : c->s.arg0 == SC_LK_SET || c->s.arg0 == SC_LK_OFD_SET ? ACT_SET
+									 : ACT_SET_WAIT;
 	if (ofd && in.pid)
 		return -EINVAL;
 	if (*action == ACT_GET && in.type != F_RDLCK && in.type != F_WRLCK)
@@ -769,7 +780,8 @@ void locks_handle_closed(struct locks *l, const struct handle *h)
 	if (f) {
 		remove_if(l, &f->flocks, set_through, name);
 		remove_if(l, &f->records, set_through, name);
-		wake_file(l, f); /* also ends the waits through this handle: it is not live any more */
+		wake_file(l,
+			  f); /* also ends the waits through this handle: it is not live any more */
 		file_forget(l, f);
 	}
 	pthread_mutex_unlock(&l->lock);
@@ -878,7 +890,8 @@ bool locks_sync_wanted(struct locks *l, uint32_t seq)
 }
 
 /* Takes those out of the syncing for which `due` holds, and retries them, oldest first. With the lock held. */
-static void retry_due(struct locks *l, bool (*due)(const struct waiter *w, int64_t arg), int64_t arg)
+static void retry_due(struct locks *l, bool (*due)(const struct waiter *w, int64_t arg),
+		      int64_t arg)
 {
 	struct waiter **link = &l->syncing, *w, *ready = NULL;
 

@@ -21,22 +21,25 @@
 #include <unistd.h>
 
 static const char usage[] =
-	"Usage: sc-agent (--device PATH | --loopback SOCKET) --root DIR [options]\n"
-	"Serves the calls of a service domain: in its guest through /dev/sc, or as a process of the host\n"
-	"(a loopback domain: no isolation).\n"
-	"\n"
-	"  --device PATH      the guest driver's device, /dev/sc\n"
-	"  --loopback SOCKET  the broker's agent.sock\n"
-	"  --root DIR         directory that is served\n"
-	"  --role storage     what is served (default: storage)\n"
-	"  --pollers N        threads that poll for requests, 1..16 (default: 1)\n"
-	"  --pin CPU[,CPU..]  CPU of each poller (default: not pinned)\n"
-	"  --workers N        threads for calls that may block, 1..64 (default: 8)\n"
-	"  --max-spin-us N    longest spin of a poller without work, 1..10000 (default: the broker's, or 50)\n"
-	"  --log-level LEVEL  error, warning, info (default) or debug\n"
-	"  --help, --version\n"
-	"\n"
-	"Exit status: 0 told to end, and all is synced; 1 a problem, which stderr names; 2 wrong usage.\n";
+    "Usage: sc-agent (--device PATH | --loopback SOCKET) --root DIR [options]\n"
+    "Serves the calls of a service domain: in its guest through /dev/sc, or as a process of the "
+    "host\n"
+    "(a loopback domain: no isolation).\n"
+    "\n"
+    "  --device PATH      the guest driver's device, /dev/sc\n"
+    "  --loopback SOCKET  the broker's agent.sock\n"
+    "  --root DIR         directory that is served\n"
+    "  --role storage     what is served (default: storage)\n"
+    "  --pollers N        threads that poll for requests, 1..16 (default: 1)\n"
+    "  --pin CPU[,CPU..]  CPU of each poller (default: not pinned)\n"
+    "  --workers N        threads for calls that may block, 1..64 (default: 8)\n"
+    "  --max-spin-us N    longest spin of a poller without work, 1..10000 (default: the broker's, "
+    "or 50)\n"
+    "  --log-level LEVEL  error, warning, info (default) or debug\n"
+    "  --help, --version\n"
+    "\n"
+    "Exit status: 0 told to end, and all is synced; 1 a problem, which stderr names; 2 wrong "
+    "usage.\n";
 
 enum option_id {
 	OPT_DEVICE = 1,
@@ -53,18 +56,18 @@ enum option_id {
 };
 
 static const struct option long_options[] = {
-	{"device", required_argument, NULL, OPT_DEVICE},
-	{"loopback", required_argument, NULL, OPT_LOOPBACK},
-	{"root", required_argument, NULL, OPT_ROOT},
-	{"role", required_argument, NULL, OPT_ROLE},
-	{"pollers", required_argument, NULL, OPT_POLLERS},
-	{"pin", required_argument, NULL, OPT_PIN},
-	{"workers", required_argument, NULL, OPT_WORKERS},
-	{"max-spin-us", required_argument, NULL, OPT_SPIN},
-	{"log-level", required_argument, NULL, OPT_LEVEL},
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
-	{NULL, 0, NULL, 0},
+    {"device", required_argument, NULL, OPT_DEVICE},
+    {"loopback", required_argument, NULL, OPT_LOOPBACK},
+    {"root", required_argument, NULL, OPT_ROOT},
+    {"role", required_argument, NULL, OPT_ROLE},
+    {"pollers", required_argument, NULL, OPT_POLLERS},
+    {"pin", required_argument, NULL, OPT_PIN},
+    {"workers", required_argument, NULL, OPT_WORKERS},
+    {"max-spin-us", required_argument, NULL, OPT_SPIN},
+    {"log-level", required_argument, NULL, OPT_LEVEL},
+    {"help", no_argument, NULL, OPT_HELP},
+    {"version", no_argument, NULL, OPT_VERSION},
+    {NULL, 0, NULL, 0},
 };
 
 _Noreturn static void bad_usage(const char *what, const char *value)
@@ -93,7 +96,8 @@ static void parse_cpus(struct options *o, char *text)
 	for (char *cpu = strtok_r(text, ",", &save); cpu; cpu = strtok_r(NULL, ",", &save)) {
 		if (o->ncpus == AGENT_MAX_POLLERS)
 			bad_usage("--pin: too many CPUs from here on", cpu);
-		o->cpus[o->ncpus++] = (uint16_t)parse_number(cpu, "--pin: not a CPU number", 0, CPU_SETSIZE - 1);
+		o->cpus[o->ncpus++] =
+		    (uint16_t)parse_number(cpu, "--pin: not a CPU number", 0, CPU_SETSIZE - 1);
 	}
 	if (!o->ncpus)
 		bad_usage("--pin", "no CPU given");
@@ -104,7 +108,10 @@ static int parse_level(const char *text)
 	static const struct {
 		const char *name;
 		int level;
-	} levels[] = {{"error", LOG_ERROR}, {"warning", LOG_WARNING}, {"info", LOG_INFO}, {"debug", LOG_DEBUG}};
+	} levels[] = {{"error", LOG_ERROR},
+		      {"warning", LOG_WARNING},
+		      {"info", LOG_INFO},
+		      {"debug", LOG_DEBUG}};
 
 	for (size_t i = 0; i < sizeof(levels) / sizeof(levels[0]); i++)
 		if (!strcmp(text, levels[i].name))
@@ -129,16 +136,19 @@ static void parse_option(struct options *o, int id, char *value)
 			bad_usage("--role: this agent serves storage only", value);
 		break;
 	case OPT_POLLERS:
-		o->npollers = parse_number(value, "--pollers: not a number from 1 to 16", 1, AGENT_MAX_POLLERS);
+		o->npollers = parse_number(value, "--pollers: not a number from 1 to 16", 1,
+					   AGENT_MAX_POLLERS);
 		break;
 	case OPT_PIN:
 		parse_cpus(o, value);
 		break;
 	case OPT_WORKERS:
-		o->nworkers = parse_number(value, "--workers: not a number from 1 to 64", 1, AGENT_MAX_WORKERS);
+		o->nworkers = parse_number(value, "--workers: not a number from 1 to 64", 1,
+					   AGENT_MAX_WORKERS);
 		break;
 	case OPT_SPIN:
-		o->max_spin_us = parse_number(value, "--max-spin-us: not a number from 1 to 10000", 1, 10000);
+		o->max_spin_us =
+		    parse_number(value, "--max-spin-us: not a number from 1 to 10000", 1, 10000);
 		break;
 	case OPT_LEVEL:
 		o->log_level = parse_level(value);
@@ -159,7 +169,8 @@ static void parse_options(struct options *o, int argc, char **argv)
 {
 	int id;
 
-	*o = (struct options){.npollers = 1, .nworkers = AGENT_DEFAULT_WORKERS, .log_level = LOG_INFO};
+	*o = (struct options){
+	    .npollers = 1, .nworkers = AGENT_DEFAULT_WORKERS, .log_level = LOG_INFO};
 	while ((id = getopt_long(argc, argv, "", long_options, NULL)) != -1)
 		parse_option(o, id, optarg);
 	if (optind < argc)
@@ -225,8 +236,8 @@ int main(int argc, char **argv)
 	if (!prepare(&agent))
 		return EXIT_PROBLEM;
 	log_init(agent.opt.log_level, agent.main_event);
-	agent.tr = agent.opt.device ? transport_open_device(agent.opt.device) :
-				      transport_open_loopback(agent.opt.loopback);
+	agent.tr = agent.opt.device ? transport_open_device(agent.opt.device)
+				    : transport_open_loopback(agent.opt.loopback);
 	if (!agent.tr)
 		return EXIT_PROBLEM;
 	status = control_run(&agent);

@@ -19,31 +19,32 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RING_ENTRIES   512
-#define RING_CQ	       4096
-#define RING_MAX       2048 /* requests in the ring: fewer than completions fit */
-#define CALLS_CHUNK    256  /* calls allocated together */
-#define BEAT_NS	       50000000  /* between heartbeats; the contract says 100 ms */
-#define BEAT_ROUNDS    4096	 /* busy rounds between looks at the clock */
-#define IDLE_SLEEP_MS  1000
-#define MIN_SPIN_NS    2000
-#define PUBLISH_EVERY  8 /* completions of slow requests that may wait for each other within one lane's turn */
+#define RING_ENTRIES  512
+#define RING_CQ	      4096
+#define RING_MAX      2048     /* requests in the ring: fewer than completions fit */
+#define CALLS_CHUNK   256      /* calls allocated together */
+#define BEAT_NS	      50000000 /* between heartbeats; the contract says 100 ms */
+#define BEAT_ROUNDS   4096     /* busy rounds between looks at the clock */
+#define IDLE_SLEEP_MS 1000
+#define MIN_SPIN_NS   2000
+#define PUBLISH_EVERY \
+	8 /* completions of slow requests that may wait for each other within one lane's turn */
 
 /* What the poller knows of a lane: nothing here is read back from shared memory. */
 struct lane {
 	struct sc_lane *shared;
 	struct sc_slot *slots;
 	struct sc_cqe *cqes;
-	uint32_t head;	  /* fetched */
-	uint32_t done;	  /* completed; published by publish_lanes() */
-	uint32_t mask;	  /* depth - 1 */
-	uint32_t life;	  /* counts activations */
+	uint32_t head; /* fetched */
+	uint32_t done; /* completed; published by publish_lanes() */
+	uint32_t mask; /* depth - 1 */
+	uint32_t life; /* counts activations */
 	struct lane *dirty_next;
 	uint16_t index;
-	bool active;	  /* its bit is set, and its depth is right */
-	bool broken;	  /* broke the rules: ignored until it is activated anew */
-	bool dirty;	  /* in the list of lanes with unpublished completions */
-	bool seen;	  /* was active before */
+	bool active; /* its bit is set, and its depth is right */
+	bool broken; /* broke the rules: ignored until it is activated anew */
+	bool dirty;  /* in the list of lanes with unpublished completions */
+	bool seen;   /* was active before */
 };
 
 struct channel {
@@ -59,15 +60,15 @@ struct channel {
 	uint32_t position; /* in the poller's table */
 	bool reread;	   /* read the bitmap even if lanes_gen is the same */
 	bool ending;
-	bool complained;   /* the log has its one line about this session */
-	uint64_t kicked;   /* number of the publication that rang last */
+	bool complained; /* the log has its one line about this session */
+	uint64_t kicked; /* number of the publication that rang last */
 	_Atomic bool ended;
 	struct work_queue work;
 	struct job end_job;
 	struct channel *mail_next; /* the mailbox's list; guarded by its lock, like the next two */
 	bool mailed;		   /* in the list */
 	bool mail_detach;
-	bool adopted;		   /* in the poller's table */
+	bool adopted; /* in the poller's table */
 	uint16_t active[SC_MAX_LANES];
 	struct lane lanes[];
 };
@@ -86,8 +87,9 @@ struct poller {
 	bool has_ring;
 	uint32_t unsubmitted;
 	uint32_t in_ring;
+	uint32_t at_workers; /* calls that workers have, or have had and returned to the inbox */
 	uint32_t inflight;
-	uint32_t round; /* requests started in this round */
+	uint32_t round;	       /* requests started in this round */
 	uint16_t *personality; /* by cred index: number + 1; 0: not registered yet */
 	int event_fd;
 	int epoll_fd;
@@ -103,7 +105,7 @@ struct poller {
 	_Alignas(SC_LINE) _Atomic bool mail; /* mailbox is not empty */
 	_Atomic bool stopping;
 	_Atomic bool quiet;
-	_Atomic uint32_t waiting; /* calls in the lock manager's queues */
+	_Atomic uint32_t waiting;  /* calls in the lock manager's queues */
 	_Atomic uint32_t assigned; /* channels, as main counts them */
 	pthread_mutex_t mail_lock;
 	struct channel *mailbox;
@@ -130,7 +132,8 @@ static struct call *call_alloc(struct poller *p)
 	struct call *c = p->free_calls;
 
 	if (!c) {
-		struct call *chunk = calloc(CALLS_CHUNK, sizeof(*chunk)); /* kept until the poller ends */
+		struct call *chunk =
+		    calloc(CALLS_CHUNK, sizeof(*chunk)); /* kept until the poller ends */
 
 		if (!chunk)
 			return NULL;
@@ -157,13 +160,13 @@ static void complain(struct channel *ch, const char *what, uint32_t lane)
 	if (ch->complained)
 		return;
 	ch->complained = true;
-	log_warning("session %u (pid %u): lane %u %s; ignoring the lane", ch->session->id, ch->session->pid, lane,
-		    what);
+	log_warning("session %u (pid %u): lane %u %s; ignoring the lane", ch->session->id,
+		    ch->session->pid, lane, what);
 }
 
 /* Writes a completion into the ring of the lane; publish_lanes() makes it visible. */
-static inline void lane_complete(struct poller *p, struct lane *ln, uint32_t tag,
-				 uint32_t flags, int64_t res)
+static inline void lane_complete(struct poller *p, struct lane *ln, uint32_t tag, uint32_t flags,
+				 int64_t res)
 {
 	struct sc_cqe *cqe = &ln->cqes[ln->done & ln->mask];
 
@@ -238,6 +241,8 @@ static void call_step(struct poller *p, struct call *c, enum step step)
 		call_finish(p, c);
 		break;
 	case STEP_WORK:
+		c->at_worker = true;
+		p->at_workers++;
 		workers_push(p->agent->workers, c);
 		break;
 	case STEP_RING:
@@ -247,7 +252,8 @@ static void call_step(struct poller *p, struct call *c, enum step step)
 }
 
 /* Begins the execution of a request. False: no memory. */
-static bool call_begin(struct poller *p, struct channel *ch, struct lane *ln, const struct sc_slot *s)
+static bool call_begin(struct poller *p, struct channel *ch, struct lane *ln,
+		       const struct sc_slot *s)
 {
 	struct call *c = call_alloc(p);
 
@@ -428,6 +434,8 @@ static uint32_t take_inbox(struct poller *p)
 	for (; list; n++) {
 		c = list;
 		list = c->next;
+		p->at_workers -= c->at_worker;
+		c->at_worker = false;
 		call_step(p, c, c->state == CALL_RESTART ? storage_start(p, c) : STEP_DONE);
 	}
 	return n;
@@ -540,7 +548,8 @@ static void adopt(struct poller *p, struct channel *ch)
 	ch->position = p->nchannels;
 	p->channels[p->nchannels++] = ch;
 	if (ch->map.bell_fd >= 0 && epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, ch->map.bell_fd, &ev) < 0)
-		log_error("poller %u: cannot wait for the doorbell of slot %u: %m", p->index, ch->map.slot);
+		log_error("poller %u: cannot wait for the doorbell of slot %u: %m", p->index,
+			  ch->map.slot);
 	__atomic_store_n(&ch->guest->asleep, 0, __ATOMIC_RELAXED);
 }
 
@@ -603,7 +612,8 @@ struct channel *poller_attach(struct poller *p, struct session *s, const struct 
 
 		ln->index = (uint16_t)i;
 		ln->shared = (struct sc_lane *)(base + layout->lanes_off) + i;
-		ln->slots = (struct sc_slot *)(base + layout->slots_off) + (size_t)i * layout->entries;
+		ln->slots =
+		    (struct sc_slot *)(base + layout->slots_off) + (size_t)i * layout->entries;
 		ln->cqes = (struct sc_cqe *)(base + layout->cqes_off) + (size_t)i * layout->entries;
 	}
 	/* Until the poller has adopted it, the first request rings the doorbell. */
@@ -677,7 +687,8 @@ static void beat(struct poller *p, int64_t now)
 		struct sc_channel_guest *g = p->channels[i]->guest;
 
 		/* The count is ours alone; a host that spoils it confuses itself. */
-		__atomic_store_n(&g->heartbeat, __atomic_load_n(&g->heartbeat, __ATOMIC_RELAXED) + 1,
+		__atomic_store_n(&g->heartbeat,
+				 __atomic_load_n(&g->heartbeat, __ATOMIC_RELAXED) + 1,
 				 __ATOMIC_RELAXED);
 	}
 }
@@ -705,7 +716,8 @@ static bool anything(struct poller *p)
 		for (uint32_t j = 0; j < ch->nactive; j++) {
 			struct lane *ln = &ch->lanes[ch->active[j]];
 
-			if (!ln->broken && __atomic_load_n(&ln->shared->tail, __ATOMIC_RELAXED) != ln->head)
+			if (!ln->broken &&
+			    __atomic_load_n(&ln->shared->tail, __ATOMIC_RELAXED) != ln->head)
 				return true;
 		}
 	}
@@ -784,7 +796,11 @@ static bool poller_spin(struct poller *p)
 
 	do {
 		for (int i = 0; i < 32; i++) {
-			__builtin_ia32_pause();
+			/* A worker may be waiting for this very CPU. Without one this costs less than the worker. */
+			if (p->at_workers)
+				sched_yield();
+			else
+				__builtin_ia32_pause();
 			if (poller_round_once(p)) {
 				count(&p->stats.spun, 1);
 				return true;
@@ -827,12 +843,14 @@ static void *poller_main(void *arg)
 
 static void start_ring(struct poller *p)
 {
-	struct io_uring_params params = {.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP, .cq_entries = RING_CQ};
+	struct io_uring_params params = {.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+					 .cq_entries = RING_CQ};
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
 	int err = io_uring_queue_init_params(RING_ENTRIES, &p->ring, &params);
 
 	if (err < 0) {
-		log_warning("poller %u: no io_uring (%s): workers do its part", p->index, strerror(-err));
+		log_warning("poller %u: no io_uring (%s): workers do its part", p->index,
+			    strerror(-err));
 		return;
 	}
 	p->personality = calloc(CREDS_MAX, sizeof(*p->personality));
@@ -856,13 +874,14 @@ static void pin(struct poller *p)
 	CPU_SET(o->cpus[p->index % o->ncpus], &set);
 	err = pthread_setaffinity_np(p->thread, sizeof(set), &set);
 	if (err)
-		log_warning("cannot pin poller %u to CPU %u: %s", p->index, o->cpus[p->index % o->ncpus],
-			    strerror(err));
+		log_warning("cannot pin poller %u to CPU %u: %s", p->index,
+			    o->cpus[p->index % o->ncpus], strerror(err));
 }
 
 struct poller *poller_start(struct agent *agent, uint32_t index)
 {
-	struct poller *p = aligned_alloc(SC_LINE, (sizeof(*p) + SC_LINE - 1) & ~(size_t)(SC_LINE - 1));
+	struct poller *p =
+	    aligned_alloc(SC_LINE, (sizeof(*p) + SC_LINE - 1) & ~(size_t)(SC_LINE - 1));
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
 
 	if (!p)

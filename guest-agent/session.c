@@ -11,7 +11,8 @@
 #define BUCKETS 1024u
 
 struct sessions {
-	pthread_mutex_t lock; /* guards chains and count; taken inside no other lock but a session's last put */
+	pthread_mutex_t
+	    lock; /* guards chains and count; taken inside no other lock but a session's last put */
 	struct session *bucket[BUCKETS];
 	uint32_t count;
 };
@@ -83,8 +84,8 @@ void session_put(struct session *s)
 	uint32_t refs = atomic_load_explicit(&s->refs, memory_order_relaxed);
 
 	while (refs > 1)
-		if (atomic_compare_exchange_weak_explicit(&s->refs, &refs, refs - 1, memory_order_release,
-							  memory_order_relaxed))
+		if (atomic_compare_exchange_weak_explicit(
+			&s->refs, &refs, refs - 1, memory_order_release, memory_order_relaxed))
 			return;
 	/* Perhaps the last: decided under the lock, so that session_find() finds no dying session. */
 	pthread_mutex_lock(&t->lock);

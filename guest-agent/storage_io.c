@@ -66,7 +66,8 @@ static int check_io(const struct call *c)
 		return -EBADF;
 	if (c->s.len > SC_MAX_IO)
 		return -EINVAL;
-	if (!(c->s.flags & SC_SLOT_F_CURPOS) && (c->s.off > INT64_MAX || c->s.off + c->s.len > INT64_MAX))
+	if (!(c->s.flags & SC_SLOT_F_CURPOS) &&
+	    (c->s.off > INT64_MAX || c->s.off + c->s.len > INT64_MAX))
 		return -EINVAL;
 	return c->s.arg0 & ~(uint64_t)RWF_ALL ? -EOPNOTSUPP : 0;
 }
@@ -94,9 +95,11 @@ static enum step ring_io(struct poller *p, struct call *c, bool write)
 	if (!sqe)
 		return STEP_WORK;
 	if (write)
-		io_uring_prep_write(sqe, c->h->fd, v.iov_base, (unsigned int)v.iov_len, (uint64_t)next_pos(c));
+		io_uring_prep_write(sqe, c->h->fd, v.iov_base, (unsigned int)v.iov_len,
+				    (uint64_t)next_pos(c));
 	else
-		io_uring_prep_read(sqe, c->h->fd, v.iov_base, (unsigned int)v.iov_len, (uint64_t)next_pos(c));
+		io_uring_prep_read(sqe, c->h->fd, v.iov_base, (unsigned int)v.iov_len,
+				   (uint64_t)next_pos(c));
 	sqe->rw_flags = (int)c->s.arg0;
 	/* A write by another than root clears set-user-id bits, and may not use the disk's last blocks. */
 	if (write)
@@ -218,7 +221,8 @@ enum step start_sync(struct poller *p, struct call *c)
 		return done(c, -EINVAL);
 	if (c->h->flags & O_PATH)
 		return done(c, -EBADF);
-	if (c->s.arg0 > SC_SYNC_DATA) /* the ring's ranges have 32-bit lengths, and it has no syncfs */
+	if (c->s.arg0 >
+	    SC_SYNC_DATA) /* the ring's ranges have 32-bit lengths, and it has no syncfs */
 		return STEP_WORK;
 	sqe = poller_sqe(p, c);
 	if (!sqe)
@@ -241,7 +245,8 @@ int64_t work_sync(struct actor *a, struct call *c, bool cached)
 		res = fdatasync(fd);
 		break;
 	case SC_SYNC_RANGE:
-		res = sync_file_range(fd, (off_t)c->s.off, (off_t)c->s.arg1, (unsigned int)c->s.arg2);
+		res =
+		    sync_file_range(fd, (off_t)c->s.off, (off_t)c->s.arg1, (unsigned int)c->s.arg2);
 		break;
 	case SC_SYNC_FS:
 		res = syncfs(fd);
@@ -265,7 +270,8 @@ enum step start_fallocate(struct poller *p, struct call *c)
 
 int64_t work_fallocate(struct actor *a, struct call *c, bool cached)
 {
-	return fallocate(c->h->fd, (int)c->s.arg0, (off_t)c->s.off, (off_t)c->s.arg1) < 0 ? -errno : 0;
+	return fallocate(c->h->fd, (int)c->s.arg0, (off_t)c->s.off, (off_t)c->s.arg1) < 0 ? -errno
+											  : 0;
 }
 
 enum step start_fadvise(struct poller *p, struct call *c)
@@ -290,7 +296,8 @@ enum step storage_ring_done(struct poller *p, struct call *c, int res)
 	bool moves = c->s.op == SC_OP_READ || c->s.op == SC_OP_WRITE;
 
 	/* EAGAIN: the file system cannot do it asynchronously. EINTR, ECANCELED: the ring was disturbed. */
-	if ((res == -EAGAIN && !(moves && (c->s.arg0 & RWF_NOWAIT))) || res == -EINTR || res == -ECANCELED)
+	if ((res == -EAGAIN && !(moves && (c->s.arg0 & RWF_NOWAIT))) || res == -EINTR ||
+	    res == -ECANCELED)
 		return STEP_WORK;
 	return done(c, moves ? add_moved(c, res) : res);
 }

@@ -18,9 +18,9 @@
 #include <unistd.h>
 
 /* What open(2) knows, and what of it goes with O_PATH. */
-#define OPEN_FLAGS                                                                                 \
-	(O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_DSYNC |     \
-	 O_ASYNC | O_DIRECT | 0100000 /* O_LARGEFILE */ | O_DIRECTORY | O_NOFOLLOW | O_NOATIME |   \
+#define OPEN_FLAGS                                                                               \
+	(O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_DSYNC |   \
+	 O_ASYNC | O_DIRECT | 0100000 /* O_LARGEFILE */ | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | \
 	 O_CLOEXEC | O_SYNC | O_PATH | O_TMPFILE)
 #define PATH_FLAGS   (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 #define SETFL_FLAGS  (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME)
@@ -135,7 +135,8 @@ static int reopen_base(const struct call *c, struct open_how how)
 }
 
 /* Opens the call's path. A descriptor that the caller owns, or -errno. */
-static int64_t open_file(struct actor *a, struct call *c, bool cached, uint32_t flags, struct sc_stat *st)
+static int64_t open_file(struct actor *a, struct call *c, bool cached, uint32_t flags,
+			 struct sc_stat *st)
 {
 	struct walk_from from = {.agent = a->agent,
 				 .root = c->h->root,
@@ -143,7 +144,8 @@ static int64_t open_file(struct actor *a, struct call *c, bool cached, uint32_t 
 				 .path = a->path,
 				 .cached = cached};
 	bool makes = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
-	struct open_how how = {.flags = flags, .mode = makes ? mode_to_create(a, c->s.arg0 >> 32) & 07777 : 0};
+	struct open_how how = {.flags = flags,
+			       .mode = makes ? mode_to_create(a, c->s.arg0 >> 32) & 07777 : 0};
 	struct walk_cross x;
 	int fd, err;
 
@@ -212,15 +214,17 @@ enum step start_close(struct poller *p, struct call *c)
 		return done(c, -EBUSY);
 	if (!close_handle(poller_actor(p)->agent, c->h))
 		return done(c, -EBADF);
-	return done(c, 0); /* the descriptor is closed with the handle's last user, which may be this call */
+	return done(
+	    c,
+	    0); /* the descriptor is closed with the handle's last user, which may be this call */
 }
 
 enum step start_grant(struct poller *p, struct call *c)
 {
 	int err;
 
-	c->h = handle_grant(poller_actor(p)->agent->handles, c->s.handle, c->s.arg2, channel_session(c->ch)->id,
-			    &err);
+	c->h = handle_grant(poller_actor(p)->agent->handles, c->s.handle, c->s.arg2,
+			    channel_session(c->ch)->id, &err);
 	if (!c->h)
 		return done(c, err);
 	c->cqe_flags |= c->h->type << SC_CQE_TYPE_SHIFT;
@@ -233,7 +237,8 @@ enum step start_getfl(struct poller *p, struct call *c)
 
 	if (fl < 0)
 		return done(c, -errno);
-	return done(c, fl | (int)(atomic_load_explicit(&c->h->status, memory_order_relaxed) & O_NONBLOCK));
+	return done(
+	    c, fl | (int)(atomic_load_explicit(&c->h->status, memory_order_relaxed) & O_NONBLOCK));
 }
 
 int64_t work_setfl(struct actor *a, struct call *c, bool cached)

@@ -22,8 +22,8 @@
 
 #include <sys/types.h>
 
-#define TYPE_DIR  4u  /* S_IFDIR >> 12 */
-#define TYPE_REG  8u  /* S_IFREG >> 12 */
+#define TYPE_DIR  4u /* S_IFDIR >> 12 */
+#define TYPE_REG  8u /* S_IFREG >> 12 */
 #define TYPE_FIFO 1u
 
 typedef enum step (*op_start)(struct poller *p, struct call *c);

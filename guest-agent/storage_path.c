@@ -47,7 +47,8 @@ static int64_t result(long n)
  * Finds the call's first path: the base itself for an empty one with AT_EMPTY_PATH, otherwise what it leads to. Of `flags`
  * AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH count. 0 or -errno.
  */
-static int64_t find_target(struct actor *a, struct call *c, uint64_t flags, bool cached, struct target *t)
+static int64_t find_target(struct actor *a, struct call *c, uint64_t flags, bool cached,
+			   struct target *t)
 {
 	struct open_how how = {.flags = O_PATH | O_CLOEXEC};
 	struct walk_from from = {.agent = a->agent,
@@ -79,8 +80,8 @@ static int64_t find_place(struct actor *a, struct call *c, int which, struct pla
 {
 	struct handle *h = which == 1 ? c->h : c->h2;
 	char *text = which == 1 ? a->path : a->path2;
-	int len = which == 1 ? fetch_text(c, c->s.buf, c->s.len, text) :
-			       fetch_text(c, c->s.buf2, c->s.len2, text);
+	int len = which == 1 ? fetch_text(c, c->s.buf, c->s.len, text)
+			     : fetch_text(c, c->s.buf2, c->s.len2, text);
 	struct walk_from from = {.agent = a->agent, .root = h->root, .base = h->fd, .path = text};
 	struct walk_cross x;
 	int err;
@@ -105,32 +106,32 @@ int stat_at(int fd, const char *path, int flags, uint32_t mask, struct sc_stat *
 	if (statx(fd, path, flags, mask, &x) < 0)
 		return -errno;
 	*to = (struct sc_stat){
-		.mask = x.stx_mask,
-		.mode = x.stx_mode,
-		.ino = x.stx_ino,
-		.size = x.stx_size,
-		.blocks = x.stx_blocks,
-		.nlink = x.stx_nlink,
-		.blksize = x.stx_blksize,
-		.uid = x.stx_uid,
-		.gid = x.stx_gid,
-		.dev_major = x.stx_dev_major,
-		.dev_minor = x.stx_dev_minor,
-		.rdev_major = x.stx_rdev_major,
-		.rdev_minor = x.stx_rdev_minor,
-		.attributes = x.stx_attributes,
-		.attributes_mask = x.stx_attributes_mask,
-		.atime_sec = x.stx_atime.tv_sec,
-		.mtime_sec = x.stx_mtime.tv_sec,
-		.ctime_sec = x.stx_ctime.tv_sec,
-		.btime_sec = x.stx_btime.tv_sec,
-		.atime_nsec = x.stx_atime.tv_nsec,
-		.mtime_nsec = x.stx_mtime.tv_nsec,
-		.ctime_nsec = x.stx_ctime.tv_nsec,
-		.btime_nsec = x.stx_btime.tv_nsec,
-		.mnt_id = x.stx_mnt_id,
-		.dio_mem_align = x.stx_dio_mem_align,
-		.dio_offset_align = x.stx_dio_offset_align,
+	    .mask = x.stx_mask,
+	    .mode = x.stx_mode,
+	    .ino = x.stx_ino,
+	    .size = x.stx_size,
+	    .blocks = x.stx_blocks,
+	    .nlink = x.stx_nlink,
+	    .blksize = x.stx_blksize,
+	    .uid = x.stx_uid,
+	    .gid = x.stx_gid,
+	    .dev_major = x.stx_dev_major,
+	    .dev_minor = x.stx_dev_minor,
+	    .rdev_major = x.stx_rdev_major,
+	    .rdev_minor = x.stx_rdev_minor,
+	    .attributes = x.stx_attributes,
+	    .attributes_mask = x.stx_attributes_mask,
+	    .atime_sec = x.stx_atime.tv_sec,
+	    .mtime_sec = x.stx_mtime.tv_sec,
+	    .ctime_sec = x.stx_ctime.tv_sec,
+	    .btime_sec = x.stx_btime.tv_sec,
+	    .atime_nsec = x.stx_atime.tv_nsec,
+	    .mtime_nsec = x.stx_mtime.tv_nsec,
+	    .ctime_nsec = x.stx_ctime.tv_nsec,
+	    .btime_nsec = x.stx_btime.tv_nsec,
+	    .mnt_id = x.stx_mnt_id,
+	    .dio_mem_align = x.stx_dio_mem_align,
+	    .dio_offset_align = x.stx_dio_offset_align,
 	};
 	return 0;
 }
@@ -148,7 +149,8 @@ int64_t work_stat(struct actor *a, struct call *c, bool cached)
 	err = find_target(a, c, c->s.arg0, cached, &t);
 	if (err)
 		return err;
-	err = stat_at(t.fd, "", AT_EMPTY_PATH | (int)(c->s.arg0 & AT_STATX_SYNC_TYPE), (uint32_t)c->s.arg1, &st);
+	err = stat_at(t.fd, "", AT_EMPTY_PATH | (int)(c->s.arg0 & AT_STATX_SYNC_TYPE),
+		      (uint32_t)c->s.arg1, &st);
 	target_close(&t);
 	if (!err)
 		memcpy(channel_at(c->ch, c->s.buf2), &st, sizeof(st));
@@ -185,7 +187,9 @@ int64_t work_readlink(struct actor *a, struct call *c, bool cached)
 		return n;
 	n = readlinkat(t.fd, "", text, c->s.len2 < sizeof(text) ? c->s.len2 : sizeof(text));
 	if (n < 0)
-		n = errno == ENOENT && !t.base ? -EINVAL : -errno; /* not a link: ENOENT is for an empty path */
+		n = errno == ENOENT && !t.base
+			? -EINVAL
+			: -errno; /* not a link: ENOENT is for an empty path */
 	target_close(&t);
 	if (n > 0)
 		memcpy(channel_at(c->ch, c->s.buf2), text, (size_t)n);
@@ -209,16 +213,16 @@ int64_t work_statfs(struct actor *a, struct call *c, bool cached)
 	if (err)
 		return err;
 	out = (struct sc_statfs){
-		.type = (uint64_t)fs.f_type,
-		.bsize = (uint64_t)fs.f_bsize,
-		.blocks = fs.f_blocks,
-		.bfree = fs.f_bfree,
-		.bavail = fs.f_bavail,
-		.files = fs.f_files,
-		.ffree = fs.f_ffree,
-		.namelen = (uint64_t)fs.f_namelen,
-		.frsize = (uint64_t)fs.f_frsize,
-		.flags = (uint64_t)fs.f_flags,
+	    .type = (uint64_t)fs.f_type,
+	    .bsize = (uint64_t)fs.f_bsize,
+	    .blocks = fs.f_blocks,
+	    .bfree = fs.f_bfree,
+	    .bavail = fs.f_bavail,
+	    .files = fs.f_files,
+	    .ffree = fs.f_ffree,
+	    .namelen = (uint64_t)fs.f_namelen,
+	    .frsize = (uint64_t)fs.f_frsize,
+	    .flags = (uint64_t)fs.f_flags,
 	};
 	memcpy(&out.fsid, &fs.f_fsid, sizeof(out.fsid));
 	memcpy(channel_at(c->ch, c->s.buf2), &out, sizeof(out));
@@ -267,7 +271,8 @@ int64_t work_mknod(struct actor *a, struct call *c, bool cached)
 	if (err)
 		return err;
 	/* The raw call, so that the device number goes through as the caller's kernel encodes it. */
-	err = result(syscall(SYS_mknodat, at.dir, at.name, mode_to_create(a, c->s.arg0), (unsigned int)c->s.arg1));
+	err = result(syscall(SYS_mknodat, at.dir, at.name, mode_to_create(a, c->s.arg0),
+			     (unsigned int)c->s.arg1));
 	place_close(&at);
 	return err;
 }
@@ -333,7 +338,8 @@ int64_t work_rename(struct actor *a, struct call *c, bool cached)
 	if (err) {
 		err = first_error(c, &from, err);
 	} else {
-		err = result(syscall(SYS_renameat2, from.dir, from.name, to.dir, to.name, (unsigned int)c->s.arg0));
+		err = result(syscall(SYS_renameat2, from.dir, from.name, to.dir, to.name,
+				     (unsigned int)c->s.arg0));
 		place_close(&to);
 	}
 	place_close(&from);
@@ -349,7 +355,9 @@ int64_t work_link(struct actor *a, struct call *c, bool cached)
 
 	if (c->s.arg0 & ~(uint64_t)(AT_SYMLINK_FOLLOW | AT_EMPTY_PATH))
 		return -EINVAL;
-	err = find_target(a, c, (c->s.arg0 & AT_SYMLINK_FOLLOW ? 0 : AT_SYMLINK_NOFOLLOW) | (c->s.arg0 & AT_EMPTY_PATH),
+	err = find_target(a, c,
+			  (c->s.arg0 & AT_SYMLINK_FOLLOW ? 0 : AT_SYMLINK_NOFOLLOW) |
+			      (c->s.arg0 & AT_EMPTY_PATH),
 			  cached, &t);
 	if (err)
 		return err;
@@ -415,8 +423,9 @@ int64_t work_chmod(struct actor *a, struct call *c, bool cached)
 	err = refuse_link(&t);
 	proc_path(proc, t.fd);
 	if (!err)
-		err = result(t.base && !(c->h->flags & O_PATH) ? fchmod(t.fd, (mode_t)(c->s.arg1 & 07777)) :
-								 chmod(proc, (mode_t)(c->s.arg1 & 07777)));
+		err = result(t.base && !(c->h->flags & O_PATH)
+				 ? fchmod(t.fd, (mode_t)(c->s.arg1 & 07777))
+				 : chmod(proc, (mode_t)(c->s.arg1 & 07777)));
 	target_close(&t);
 	return err;
 }
@@ -509,8 +518,8 @@ int64_t work_getxattr(struct actor *a, struct call *c, bool cached)
 	if (n)
 		return n;
 	value = c->s.arg1 ? channel_at(c->ch, (uint32_t)c->s.off) : NULL;
-	n = result(proc[0] ? getxattr(proc, a->path2, value, c->s.arg1) :
-			     fgetxattr(t.fd, a->path2, value, c->s.arg1));
+	n = result(proc[0] ? getxattr(proc, a->path2, value, c->s.arg1)
+			   : fgetxattr(t.fd, a->path2, value, c->s.arg1));
 	target_close(&t);
 	return n;
 }
@@ -534,8 +543,8 @@ int64_t work_setxattr(struct actor *a, struct call *c, bool cached)
 	if (n)
 		return n;
 	value = channel_at(c->ch, (uint32_t)c->s.off);
-	n = result(proc[0] ? setxattr(proc, a->path2, value, c->s.arg1, flags) :
-			     fsetxattr(t.fd, a->path2, value, c->s.arg1, flags));
+	n = result(proc[0] ? setxattr(proc, a->path2, value, c->s.arg1, flags)
+			   : fsetxattr(t.fd, a->path2, value, c->s.arg1, flags));
 	target_close(&t);
 	return n;
 }

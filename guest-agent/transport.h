@@ -30,11 +30,11 @@ struct transport_fds {
 
 /* A mapped channel, or the state region. */
 struct mapping {
-	void *base;	  /* page-aligned */
-	size_t size;	  /* bytes */
+	void *base;  /* page-aligned */
+	size_t size; /* bytes */
 	uint32_t slot;
-	int bell_fd;	  /* eventfd that counts the host's bells; -1 for slot 0 and where the poller's own is bound */
-	int kick_fd;	  /* loopback: eventfd to the host; else -1 */
+	int bell_fd; /* eventfd that counts the host's bells; -1 for slot 0 and where the poller's own is bound */
+	int kick_fd; /* loopback: eventfd to the host; else -1 */
 };
 
 struct transport_ops {
@@ -46,7 +46,8 @@ struct transport_ops {
 	int (*send)(struct transport *t, const void *msg, size_t len);
 	/* Maps `size` bytes of `slot` for reading and writing. Takes the descriptors that it needs out of *fds (sets
 	 * them to -1). Slot 0 is the state region: no doorbell. 0 or -errno. */
-	int (*map)(struct transport *t, uint32_t slot, size_t size, struct transport_fds *fds, struct mapping *m);
+	int (*map)(struct transport *t, uint32_t slot, size_t size, struct transport_fds *fds,
+		   struct mapping *m);
 	/* Directs the slot's doorbell to the poller's eventfd, where the transport can (device). 0 or -errno. */
 	int (*bind)(struct transport *t, struct mapping *m, int poller_event);
 	/* Undoes map and bind. */

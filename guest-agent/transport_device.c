@@ -48,12 +48,14 @@ static int device_send(struct transport *t, const void *msg, size_t len)
 	}
 }
 
-static int device_map(struct transport *t, uint32_t slot, size_t size, struct transport_fds *fds, struct mapping *m)
+static int device_map(struct transport *t, uint32_t slot, size_t size, struct transport_fds *fds,
+		      struct mapping *m)
 {
 	if (slot > t->num_channels || size > t->slot_size)
 		return -EINVAL;
 	*m = (struct mapping){.size = size, .slot = slot, .bell_fd = -1, .kick_fd = -1};
-	m->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, t->fd, (off_t)(slot * t->slot_size));
+	m->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, t->fd,
+		       (off_t)(slot * t->slot_size));
 	if (m->base == MAP_FAILED)
 		return -errno;
 	return 0;
@@ -89,14 +91,14 @@ static void device_close(struct transport *t)
 }
 
 static const struct transport_ops device_ops = {
-	.name = "device",
-	.recv = device_recv,
-	.send = device_send,
-	.map = device_map,
-	.bind = device_bind,
-	.unmap = device_unmap,
-	.kick = device_kick,
-	.close = device_close,
+    .name = "device",
+    .recv = device_recv,
+    .send = device_send,
+    .map = device_map,
+    .bind = device_bind,
+    .unmap = device_unmap,
+    .kick = device_kick,
+    .close = device_close,
 };
 
 /* Opens the device node, which may appear a little after the agent starts. */
@@ -124,8 +126,9 @@ struct transport *transport_open_device(const char *path)
 	t->ops = &device_ops;
 	t->fd = open_waiting(path);
 	if (t->fd < 0) {
-		log_error("cannot open %s: %s; is the virtio_sc module loaded, and no other agent running?", path,
-			  strerror(errno));
+		log_error("cannot open %s: %s; is the virtio_sc module loaded, and no other agent "
+			  "running?",
+			  path, strerror(errno));
 		free(t);
 		return NULL;
 	}

@@ -52,12 +52,15 @@ static int loopback_recv(struct transport *t, void *msg, size_t size, struct tra
 		char buf[CMSG_SPACE(TRANSPORT_MAX_FDS * sizeof(int))];
 	} ctl;
 	struct iovec iov = {.iov_base = msg, .iov_len = size};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &ctl, .msg_controllen = sizeof(ctl)};
+	struct msghdr h = {
+	    .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &ctl, .msg_controllen = sizeof(ctl)};
 	ssize_t n = recvmsg(t->fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	fds->n = 0;
 	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : errno == ECONNRESET ? -EPIPE : -errno;
+		return errno == EAGAIN || errno == EINTR ? 0
+		       : errno == ECONNRESET		 ? -EPIPE
+							 : -errno;
 	if (n == 0)
 		return -EPIPE;
 	take_fds(&h, fds);
@@ -88,7 +91,8 @@ static bool memory_is_safe(int fd, size_t size)
 	struct stat st;
 	int seals = fcntl(fd, F_GET_SEALS);
 
-	return seals >= 0 && (seals & F_SEAL_SHRINK) && fstat(fd, &st) == 0 && st.st_size >= (off_t)size;
+	return seals >= 0 && (seals & F_SEAL_SHRINK) && fstat(fd, &st) == 0 &&
+	       st.st_size >= (off_t)size;
 }
 
 static int loopback_map(struct transport *t, uint32_t slot, size_t size, struct transport_fds *fds,
@@ -146,14 +150,14 @@ static void loopback_close(struct transport *t)
 }
 
 static const struct transport_ops loopback_ops = {
-	.name = "loopback",
-	.recv = loopback_recv,
-	.send = loopback_send,
-	.map = loopback_map,
-	.bind = loopback_bind,
-	.unmap = loopback_unmap,
-	.kick = loopback_kick,
-	.close = loopback_close,
+    .name = "loopback",
+    .recv = loopback_recv,
+    .send = loopback_send,
+    .map = loopback_map,
+    .bind = loopback_bind,
+    .unmap = loopback_unmap,
+    .kick = loopback_kick,
+    .close = loopback_close,
 };
 
 /* Connects to the broker, which may be starting. Returns a socket or -1 with errno. */
@@ -184,7 +188,8 @@ struct transport *transport_open_loopback(const char *path)
 	struct transport *t;
 
 	if (strlen(path) >= sizeof(addr.sun_path)) {
-		log_error("socket path %s is too long: at most %zu bytes", path, sizeof(addr.sun_path) - 1);
+		log_error("socket path %s is too long: at most %zu bytes", path,
+			  sizeof(addr.sun_path) - 1);
 		return NULL;
 	}
 	memcpy(addr.sun_path, path, strlen(path));
@@ -196,7 +201,8 @@ struct transport *transport_open_loopback(const char *path)
 	t->slot_size = SC_DEFAULT_CHANNEL;
 	t->fd = connect_waiting(&addr);
 	if (t->fd < 0) {
-		log_error("cannot connect to the broker at %s: %s; is vhost-scd running?", path, strerror(errno));
+		log_error("cannot connect to the broker at %s: %s; is vhost-scd running?", path,
+			  strerror(errno));
 		free(t);
 		return NULL;
 	}

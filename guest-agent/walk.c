@@ -16,18 +16,19 @@
 #include <unistd.h>
 
 #define RESOLVE_FAST (RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV)
-#define RACE_TRIES   16 /* a rename somewhere makes the kernel give up on a ".."; so often is no accident */
-#define CROSS_MAX    (SC_PATH_BUF - sizeof(struct sc_cross) - 1)
+#define RACE_TRIES \
+	16 /* a rename somewhere makes the kernel give up on a ".."; so often is no accident */
+#define CROSS_MAX (SC_PATH_BUF - sizeof(struct sc_cross) - 1)
 
 /* A slow walk under way. */
 struct walker {
 	const struct walk_from *from;
 	struct walk_cross *cross;
-	int fd;	       /* the directory reached */
-	bool own;      /* fd is to be closed */
-	bool went_up;  /* took a "..": check at the end where that led */
+	int fd;		/* the directory reached */
+	bool own;	/* fd is to be closed */
+	bool went_up;	/* took a "..": check at the end where that led */
 	uint32_t links; /* followed so far */
-	char *rest;    /* what is still to be walked, in text */
+	char *rest;	/* what is still to be walked, in text */
 	char text[WALK_TEXT];
 };
 
@@ -282,7 +283,9 @@ static int slow_steps(struct walker *w, struct place *place, bool look_up, bool 
 		if (!strcmp(n.name, ".")) {
 			if (n.last)
 				return arrive(w, place, ".", false);
-			err = openat(w->fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC); /* asks for search permission */
+			err = openat(w->fd, ".",
+				     O_PATH | O_DIRECTORY |
+					 O_CLOEXEC); /* asks for search permission */
 			if (err < 0)
 				return -errno;
 			move_to(w, err);
@@ -300,11 +303,12 @@ static int slow_steps(struct walker *w, struct place *place, bool look_up, bool 
 		if (err == WALKED_HERE)
 			return arrive(w, place, n.name, n.slash);
 	}
-	return arrive(w, place, "", false); /* ended with "..": the directory itself, which needs no look-up */
+	return arrive(w, place, "",
+		      false); /* ended with "..": the directory itself, which needs no look-up */
 }
 
-static int slow_place(const struct walk_from *from, struct place *place, struct walk_cross *to, bool look_up,
-		      bool follow_last)
+static int slow_place(const struct walk_from *from, struct place *place, struct walk_cross *to,
+		      bool look_up, bool follow_last)
 {
 	struct walker *w = malloc(sizeof(*w));
 	int err;

@@ -26,7 +26,7 @@
 
 struct root;
 
-#define WALK_MAX_LINKS 40   /* as the kernel's MAXSYMLINKS */
+#define WALK_MAX_LINKS 40    /* as the kernel's MAXSYMLINKS */
 #define WALK_TEXT      16384 /* bytes that a path may grow to by links that are followed */
 
 /* From where and what. */
@@ -35,7 +35,7 @@ struct walk_from {
 	const struct root *root; /* the export */
 	int base;		 /* O_PATH or better */
 	const char *path;	 /* NUL-terminated, not empty */
-	bool cached;		 /* do not block: -EAGAIN if it is not all in memory. The fast way only */
+	bool cached; /* do not block: -EAGAIN if it is not all in memory. The fast way only */
 };
 
 /* How a path leaves the export; filled when a function returns -EXDEV. kind 0: it does not, the error is the file
@@ -48,9 +48,10 @@ struct walk_cross {
 
 /* One name in a directory. */
 struct place {
-	int dir;	   /* the directory */
-	bool own;	   /* dir is to be closed by place_close() */
-	const char *name;  /* one component, perhaps with slashes behind it. It may be "." or "..": calls that create,
+	int dir;  /* the directory */
+	bool own; /* dir is to be closed by place_close() */
+	const char *
+	    name; /* one component, perhaps with slashes behind it. It may be "." or "..": calls that create,
 			      remove or rename refuse these, but a look-up would follow them */
 	char text[SC_PATH_BUF]; /* room for name */
 };

@@ -30,7 +30,8 @@ struct workers {
 	uint32_t sleeping;
 	uint32_t per_channel; /* most workers that one channel may occupy */
 	bool stopping;
-	_Atomic uint32_t pending; /* jobs and calls queued and allowed to run: what a spinning worker looks at */
+	_Atomic uint32_t
+	    pending; /* jobs and calls queued and allowed to run: what a spinning worker looks at */
 	_Atomic uint32_t spinning;
 	uint32_t nthreads;
 	struct worker *threads;
@@ -117,7 +118,8 @@ static void spin(struct workers *w)
 		do {
 			for (int i = 0; i < 16; i++)
 				__builtin_ia32_pause();
-		} while (!atomic_load_explicit(&w->pending, memory_order_relaxed) && now_ns() < end);
+		} while (!atomic_load_explicit(&w->pending, memory_order_relaxed) &&
+			 now_ns() < end);
 	}
 	atomic_fetch_sub_explicit(&w->spinning, 1, memory_order_relaxed);
 }
@@ -268,7 +270,8 @@ uint64_t workers_cpu_ns(struct workers *w)
 		struct timespec ts;
 		clockid_t clock;
 
-		if (pthread_getcpuclockid(w->threads[i].thread, &clock) == 0 && clock_gettime(clock, &ts) == 0)
+		if (pthread_getcpuclockid(w->threads[i].thread, &clock) == 0 &&
+		    clock_gettime(clock, &ts) == 0)
 			sum += (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 	}
 	return sum;

@@ -24,7 +24,8 @@ struct workers;
 
 struct job {
 	struct job *next;
-	void (*run)(struct agent *agent, struct job *job); /* in a worker, with the agent's own credentials */
+	void (*run)(struct agent *agent,
+		    struct job *job); /* in a worker, with the agent's own credentials */
 };
 
 /* A channel's part in the pool. Zeroed at start; guarded by the pool's lock. */

@@ -17,7 +17,9 @@ struct sc_spare {
 
 /* What the adaptive spin has learned of a class of operations. Relaxed, racy, only a hint. */
 struct sc_spin {
-	uint32_t limit; /* TSC ticks to spin before sleeping, 0..spin_max */
+	uint32_t limit;	 /* TSC ticks to spin before sleeping, 0..spin_max */
+	uint32_t misses; /* waits in a row that spun in vain */
+	uint32_t rest;	 /* waits to come that do not spin */
 };
 
 struct sc_chan {

@@ -34,6 +34,8 @@
 
 #define SLEEP_MS 250u /* longest single sleep */
 #define SPIN_LOST \
+#define SPIN_MISSES    4u   /* so many waits in a row may spin in vain without consequence */
+#define SPIN_REST_LOG2 8u   /* at most 2^this waits in a row do not even try */
 	8u /* a wait of more than so many times the longest spin was not worth spinning for */
 
 uint64_t sc_now_ms(void)
@@ -201,16 +203,47 @@ static enum sc_spin_class spin_class(const struct sc_slot *s)
 /*
  * How long to spin is learned as the kernel's halt polling does: a wait that had to sleep although it was short says that
  * more spinning would have caught it; one that was long, that spinning was a waste.
+ *
+ * That rule has a trap: if the agent runs on our CPU, it answers soon, but only once we sleep. So when several waits in a row
+ * spun in vain, the next ones do not spin, the more of them the longer that goes on. A look that finds the answer ends it.
  */
-static void spin_learn(struct sc_spin *s, uint64_t took, uint32_t max)
+static void spin_learn(struct sc_spin *s, uint64_t took, uint32_t spun, uint32_t max)
 {
-	uint32_t limit = __atomic_load_n(&s->limit, __ATOMIC_RELAXED);
+	uint32_t limit = __atomic_load_n(&s->limit, __ATOMIC_RELAXED), misses;
 
+	if (!spun)
+		return;
 	if (took > (uint64_t)SPIN_LOST * max)
 		limit /= 2;
 	else
 		limit = limit < max / 8 ? max / 8 : 2 * limit < max ? 2 * limit : max;
 	__atomic_store_n(&s->limit, limit, __ATOMIC_RELAXED);
+	misses = __atomic_load_n(&s->misses, __ATOMIC_RELAXED) + 1;
+	if (misses > SPIN_MISSES + SPIN_REST_LOG2)
+		misses = SPIN_MISSES + SPIN_REST_LOG2;
+	__atomic_store_n(&s->misses, misses, __ATOMIC_RELAXED);
+	if (misses > SPIN_MISSES)
+		__atomic_store_n(&s->rest, 1u << (misses - SPIN_MISSES), __ATOMIC_RELAXED);
+}
+
+/* How long the wait that begins now may spin; 0: it takes a short look only. */
+static uint32_t spin_limit(struct sc_spin *s)
+{
+	uint32_t rest = __atomic_load_n(&s->rest, __ATOMIC_RELAXED);
+
+	if (!rest)
+		return __atomic_load_n(&s->limit, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->rest, rest - 1, __ATOMIC_RELAXED);
+	return 0;
+}
+
+/* Spinning found the answer. */
+static void spin_found(struct sc_spin *s)
+{
+	if (!__atomic_load_n(&s->misses, __ATOMIC_RELAXED))
+		return; /* the usual case stores nothing: other threads read this line */
+	__atomic_store_n(&s->misses, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->rest, 0, __ATOMIC_RELAXED);
 }
 
 /* Spins until the lane moves. True if it did within the limit. */
@@ -337,7 +370,7 @@ static long wait_class(struct sc_thread *t, struct sc_hlane *l, int index, uint3
 	struct sc_chan *c = l->chan;
 	struct sc_spin *learned = &c->spin[class];
 	uint64_t start = ticks();
-	uint32_t limit = __atomic_load_n(&learned->limit, __ATOMIC_RELAXED);
+	uint32_t limit = spin_limit(learned);
 	long err;
 
 	while (!(l->ready >> index & 1)) {
@@ -345,12 +378,13 @@ static long wait_class(struct sc_thread *t, struct sc_hlane *l, int index, uint3
 			err = sleep_for(t, l, index, wait_flags);
 			if (err)
 				return err;
-			spin_learn(learned, ticks() - start, c->spin_max);
-			break;
+			spin_learn(learned, ticks() - start, limit, c->spin_max);
+			return fetch(l, index, cqe_flags);
 		}
 		if (!harvest(l))
 			return -EIO;
 	}
+	spin_found(learned);
 	return fetch(l, index, cqe_flags);
 }
 

@@ -35,7 +35,7 @@ struct vhost_user;
 #define VU_MAX_PAYLOAD 4096
 #define VU_MAX_FDS     8
 #define VU_IN_FLIGHT   16
-#define VU_SHMEM_MS                                                                   \
+#define VU_SHMEM_MS \
 	20000 /* a front end that leaves a request unanswered so long is disconnected \
 	       */
 #define VU_SHMEM_REGIONS 256

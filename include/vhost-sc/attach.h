@@ -26,18 +26,22 @@
 #define SC_TICKETS_BATCH 32u /* most that one message carries */
 
 enum sc_attach_type {
-	SC_ATTACH_REQ = 1,     /* struct sc_attach_req */
-	SC_ATTACH_REP = 2,     /* struct sc_attach_rep; on success fds: memfd, call eventfd (the process writes it to
+	SC_ATTACH_REQ = 1, /* struct sc_attach_req */
+	SC_ATTACH_REP =
+	    2, /* struct sc_attach_rep; on success fds: memfd, call eventfd (the process writes it to
 				  wake the agent), kick eventfd (the process waits for it), then ntickets tickets */
-	SC_ATTACH_TICKETS = 3, /* struct sc_attach_tickets: asks for `count` more */
+	SC_ATTACH_TICKETS = 3,	   /* struct sc_attach_tickets: asks for `count` more */
 	SC_ATTACH_TICKETS_REP = 4, /* struct sc_attach_tickets with fds */
-	SC_ATTACH_CLAIM = 5,	   /* struct sc_attach_claim with 1..SC_TICKETS_BATCH fds: "which files are these?" The
+	SC_ATTACH_CLAIM =
+	    5, /* struct sc_attach_claim with 1..SC_TICKETS_BATCH fds: "which files are these?" The
 				      way for a process that holds tickets (through exec or SCM_RIGHTS) to learn what they
 				      name. Possession is the right to use */
-	SC_ATTACH_CLAIM_REP = 6,   /* struct sc_attach_claim */
-	SC_ATTACH_NAME = 7,	   /* struct sc_attach_name: the process tells what file a ticket of its session holds, so
+	SC_ATTACH_CLAIM_REP = 6, /* struct sc_attach_claim */
+	SC_ATTACH_NAME =
+	    7, /* struct sc_attach_name: the process tells what file a ticket of its session holds, so
 				      that a claim can be answered. No reply */
-	SC_ATTACH_EVENT = 8,	   /* struct sc_attach_event, from the broker, unasked: the domain went or came back; with
+	SC_ATTACH_EVENT =
+	    8, /* struct sc_attach_event, from the broker, unasked: the domain went or came back; with
 				      a new incarnation: fds call and kick eventfd, which replace the old ones */
 };
 
@@ -83,8 +87,9 @@ struct sc_attach_rep {
 	uint32_t session;
 	uint32_t slot;
 	uint32_t incarnation;
-	uint32_t deadline_ms; /* a call that waits longer for a domain that is gone or silent returns EIO */
-	uint32_t loopback;    /* 1: a loopback domain: not isolated */
+	uint32_t
+	    deadline_ms; /* a call that waits longer for a domain that is gone or silent returns EIO */
+	uint32_t loopback; /* 1: a loopback domain: not isolated */
 	uint32_t ntickets;
 	uint64_t tickets[SC_TICKETS_BATCH];
 	char text[256]; /* one line for people: the reason and the remedy; NUL-terminated */
@@ -115,7 +120,8 @@ struct sc_attach_claim {
 	struct sc_attach_hdr h;
 	uint32_t status;
 	uint32_t count;
-	struct sc_ticket_name names[SC_TICKETS_BATCH]; /* in the reply, in the order of the fds; ticket = 0: not one of
+	struct sc_ticket_name names
+	    [SC_TICKETS_BATCH]; /* in the reply, in the order of the fds; ticket = 0: not one of
 							  this domain's tickets, or not named */
 };
 

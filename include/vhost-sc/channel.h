@@ -49,16 +49,17 @@
 /* Feature bits, offered by the broker (what agent and broker can), accepted by the process. None yet. */
 #define SC_FEATURES 0ull
 
-#define SC_LINE		     64u
-#define SC_PAGE		     4096u
-#define SC_MAX_LANES	     512u
-#define SC_MAX_ENTRIES	     256u /* slots per lane; a power of two */
-#define SC_DEFAULT_LANES     128u
-#define SC_DEFAULT_ENTRIES   256u
-#define SC_LANE_BUF_SIZE     (64u * 1024u) /* bytes of arena that belong to each lane; see struct sc_layout */
-#define SC_MIN_CHANNEL_SIZE  (1u << 20)
-#define SC_MAX_CHANNEL_SIZE  (1u << 30)
-#define SC_DEFAULT_CHANNEL   (16u << 20)
+#define SC_LINE		   64u
+#define SC_PAGE		   4096u
+#define SC_MAX_LANES	   512u
+#define SC_MAX_ENTRIES	   256u /* slots per lane; a power of two */
+#define SC_DEFAULT_LANES   128u
+#define SC_DEFAULT_ENTRIES 256u
+#define SC_LANE_BUF_SIZE \
+	(64u * 1024u) /* bytes of arena that belong to each lane; see struct sc_layout */
+#define SC_MIN_CHANNEL_SIZE (1u << 20)
+#define SC_MAX_CHANNEL_SIZE (1u << 30)
+#define SC_DEFAULT_CHANNEL  (16u << 20)
 
 /*
  * Where things lie in a channel. Computed by the broker with sc_layout_init() and told to both sides. The arena starts
@@ -105,9 +106,11 @@ static_assert(offsetof(struct sc_channel_host, lanes) == 192, "wire");
 
 /* Guest page. Written by the agent; the process only reads, and believes nothing. */
 struct sc_channel_guest {
-	uint32_t asleep; /* line 0: 1 while the channel's poller sleeps: ring the doorbell after publishing */
+	uint32_t
+	    asleep; /* line 0: 1 while the channel's poller sleeps: ring the doorbell after publishing */
 	uint8_t pad0[60];
-	uint64_t heartbeat; /* line 1: incremented (relaxed) by the poller at least every 100 ms while calls pend */
+	uint64_t
+	    heartbeat; /* line 1: incremented (relaxed) by the poller at least every 100 ms while calls pend */
 	uint32_t incarnation; /* the incarnation of the agent that polls */
 	uint8_t pad1[52];
 	uint8_t pad2[SC_PAGE - 128];
@@ -121,7 +124,8 @@ struct sc_lane {
 	uint8_t pad0[60];
 	/* line 1, written by the host, read by the agent when it completes */
 	uint32_t host_asleep; /* 1 while a thread sleeps for this lane's done index */
-	uint32_t depth_log2;  /* the ring's size in use, 2^1 .. entries; constant while the lane is in use. The agent
+	uint32_t
+	    depth_log2; /* the ring's size in use, 2^1 .. entries; constant while the lane is in use. The agent
 				 reads it once when it sees the lane's bit set, and checks it */
 	uint8_t pad1[56];
 	/* line 2, written by the agent, polled by the host */
@@ -161,7 +165,8 @@ static_assert(sizeof(struct sc_cqe) == 16, "four to a line");
 
 /* Fills *l for a channel of `size` bytes. Returns 0, or -1 if the numbers do not fit (no arena left, not powers of two,
  * out of range). Pure function; used by broker and tests. */
-static inline int sc_layout_init(struct sc_layout *l, uint32_t size, uint32_t nlanes, uint32_t entries)
+static inline int sc_layout_init(struct sc_layout *l, uint32_t size, uint32_t nlanes,
+				 uint32_t entries)
 {
 	uint64_t off = 2 * SC_PAGE;
 
@@ -195,9 +200,10 @@ static inline int sc_layout_valid(const struct sc_layout *l)
 {
 	struct sc_layout want;
 
-	return sc_layout_init(&want, l->size, l->nlanes, l->entries) == 0 && want.lanes_off == l->lanes_off &&
-	       want.slots_off == l->slots_off && want.cqes_off == l->cqes_off &&
-	       want.arena_off == l->arena_off && want.pool_off == l->pool_off;
+	return sc_layout_init(&want, l->size, l->nlanes, l->entries) == 0 &&
+	       want.lanes_off == l->lanes_off && want.slots_off == l->slots_off &&
+	       want.cqes_off == l->cqes_off && want.arena_off == l->arena_off &&
+	       want.pool_off == l->pool_off;
 }
 
 /* True if [buf, buf + len) lies inside the arena. len = 0 is always inside. */

@@ -18,36 +18,46 @@
 
 enum sc_msg_type {
 	/* agent to broker */
-	SC_MSG_HELLO = 1,    /* struct sc_msg_hello: first message of an incarnation */
-	SC_MSG_ATTACHED = 2, /* struct sc_msg_status: ATTACH is done (status 0) or failed (-errno) */
-	SC_MSG_DETACHED = 3, /* struct sc_msg_status: the agent has let go of the slot; no access after this */
+	SC_MSG_HELLO = 1, /* struct sc_msg_hello: first message of an incarnation */
+	SC_MSG_ATTACHED =
+	    2, /* struct sc_msg_status: ATTACH is done (status 0) or failed (-errno) */
+	SC_MSG_DETACHED =
+	    3, /* struct sc_msg_status: the agent has let go of the slot; no access after this */
 	SC_MSG_LOG = 4,	     /* struct sc_msg_log */
 	SC_MSG_QUIESCED = 5, /* struct sc_msg_status: answer to QUIESCE */
-	SC_MSG_SYNC = 6,     /* header only: have all closed tickets been reported? Broker answers SYNCED with the
+	SC_MSG_SYNC =
+	    6, /* header only: have all closed tickets been reported? Broker answers SYNCED with the
 				same seq after it has looked and sent the RELEASEs due. Asked before a conflict that an
 				already closed descriptor could explain is reported to a caller (locks) */
-	SC_MSG_BYE = 7,	     /* header only: orderly end of the incarnation: everything is synced to disk; who runs the
+	SC_MSG_BYE =
+	    7, /* header only: orderly end of the incarnation: everything is synced to disk; who runs the
 				agent unmounts after it has exited */
 
 	/* broker to agent */
-	SC_MSG_START = 33,   /* struct sc_msg_start: answer to HELLO. Loopback: carries the state region's memfd */
-	SC_MSG_REFUSE = 34,  /* struct sc_msg_log: text says why (versions); the agent exits */
-	SC_MSG_ATTACH = 35,  /* struct sc_msg_attach. Loopback: carries memfd, call eventfd (host to agent), kick eventfd
+	SC_MSG_START =
+	    33, /* struct sc_msg_start: answer to HELLO. Loopback: carries the state region's memfd */
+	SC_MSG_REFUSE = 34, /* struct sc_msg_log: text says why (versions); the agent exits */
+	SC_MSG_ATTACH =
+	    35, /* struct sc_msg_attach. Loopback: carries memfd, call eventfd (host to agent), kick eventfd
 				(agent to host), in this order */
-	SC_MSG_DETACH = 36,  /* struct sc_msg_detach: end this session: finish or cancel its calls, free what it owns */
-	SC_MSG_RELEASE = 37, /* struct sc_msg_release: these tickets have no holder left: close what they name */
-	SC_MSG_QUIESCE = 38, /* header only: finish calls, write back, sync. New calls wait in their lanes */
+	SC_MSG_DETACH =
+	    36, /* struct sc_msg_detach: end this session: finish or cancel its calls, free what it owns */
+	SC_MSG_RELEASE =
+	    37, /* struct sc_msg_release: these tickets have no holder left: close what they name */
+	SC_MSG_QUIESCE =
+	    38, /* header only: finish calls, write back, sync. New calls wait in their lanes */
 	SC_MSG_SHUTDOWN = 39, /* header only: quiesce, unmount, power off */
 	SC_MSG_SYNCED = 40,   /* header only */
-	SC_MSG_PROC_EXIT = 41, /* struct sc_msg_proc_exit: this process is gone: drop the POSIX locks it owned */
+	SC_MSG_PROC_EXIT =
+	    41, /* struct sc_msg_proc_exit: this process is gone: drop the POSIX locks it owned */
 };
 
 struct sc_msg_hdr {
-	uint16_t type; /* enum sc_msg_type */
+	uint16_t type;	/* enum sc_msg_type */
 	uint16_t flags; /* zero */
-	uint32_t len;  /* bytes, header included */
-	uint32_t seq;  /* the sender's counter, or the request's seq in a reply */
-	uint32_t slot; /* window slot the message is about, or 0 */
+	uint32_t len;	/* bytes, header included */
+	uint32_t seq;	/* the sender's counter, or the request's seq in a reply */
+	uint32_t slot;	/* window slot the message is about, or 0 */
 };
 static_assert(sizeof(struct sc_msg_hdr) == 16, "wire");
 
@@ -76,7 +86,7 @@ struct sc_msg_status {
 
 struct sc_msg_log {
 	struct sc_msg_hdr h;
-	uint32_t level; /* 3 error, 4 warning, 6 info, 7 debug, as syslog */
+	uint32_t level;	 /* 3 error, 4 warning, 6 info, 7 debug, as syslog */
 	char text[1024]; /* NUL-terminated within len */
 };
 
@@ -86,7 +96,8 @@ struct sc_msg_start {
 	uint32_t abi;	      /* the broker's */
 	uint64_t features;    /* accepted */
 	uint64_t epoch;	      /* random; constant for the life of the domain's state region */
-	uint32_t state_size;  /* bytes of the state region, a multiple of SC_PAGE, at most slot_size */
+	uint32_t
+	    state_size; /* bytes of the state region, a multiple of SC_PAGE, at most slot_size */
 	uint32_t max_spin_us; /* upper bound for a poller's spin without work; 0: default */
 };
 
@@ -97,10 +108,11 @@ struct sc_msg_attach {
 	struct sc_msg_hdr h; /* slot: the window slot */
 	struct sc_layout layout;
 	uint32_t session; /* never reused */
-	uint32_t process; /* the host process, as the broker numbers it (not a pid); survives exec; owner of POSIX
+	uint32_t
+	    process; /* the host process, as the broker numbers it (not a pid); survives exec; owner of POSIX
 			     locks. Never reused */
-	uint32_t pid;	  /* host pid, for messages and for F_GETLK's l_pid */
-	uint32_t uid;	  /* from the socket's credentials */
+	uint32_t pid; /* host pid, for messages and for F_GETLK's l_pid */
+	uint32_t uid; /* from the socket's credentials */
 	uint32_t gid;
 	uint32_t ngroups; /* <= SC_MAX_GROUPS */
 	uint64_t features;
@@ -144,19 +156,20 @@ struct sc_state_header {
 	uint64_t epoch;
 	uint32_t incarnation; /* stored (release) by the agent when it serves */
 	uint32_t npollers;
-	uint64_t heartbeat;   /* relaxed, at least every second, by the agent's main thread */
-	uint64_t ready_ns;    /* guest CLOCK_BOOTTIME when the agent was ready, nanoseconds: boot time */
+	uint64_t heartbeat; /* relaxed, at least every second, by the agent's main thread */
+	uint64_t
+	    ready_ns; /* guest CLOCK_BOOTTIME when the agent was ready, nanoseconds: boot time */
 	uint64_t pad[3];
 	/* counters since this incarnation's start; relaxed stores by pollers */
 	uint64_t ops[128];    /* by enum sc_op */
 	uint64_t errors[128]; /* completions with res < 0, by enum sc_op */
 	uint64_t bytes_read;
 	uint64_t bytes_written;
-	uint64_t polls_spun;   /* times a poller found work while spinning */
-	uint64_t polls_slept;  /* times it went to sleep */
-	uint64_t doorbells;    /* guest-to-host rings */
-	uint64_t poller_ns;    /* CPU time of pollers, nanoseconds */
-	uint64_t worker_ns;    /* CPU time of workers */
+	uint64_t polls_spun;  /* times a poller found work while spinning */
+	uint64_t polls_slept; /* times it went to sleep */
+	uint64_t doorbells;   /* guest-to-host rings */
+	uint64_t poller_ns;   /* CPU time of pollers, nanoseconds */
+	uint64_t worker_ns;   /* CPU time of workers */
 	uint64_t open_files;
 	uint64_t sessions;
 };

@@ -32,8 +32,10 @@
 #include <assert.h>
 #include <stdint.h>
 
-#define SC_PATH_BUF 4096u	    /* bytes of every path buffer, PATH_MAX with its NUL */
-#define SC_MAX_IO   (4u * 1024u * 1024u) /* most bytes that one operation moves; longer calls are split by the host */
+#define SC_PATH_BUF 4096u /* bytes of every path buffer, PATH_MAX with its NUL */
+#define SC_MAX_IO     \
+	(4u * 1024u * \
+	 1024u) /* most bytes that one operation moves; longer calls are split by the host */
 
 enum sc_op {
 	/* Nothing. res = arg0. Answered by the poller itself: the null call of the benchmarks. */
@@ -72,8 +74,9 @@ enum sc_op {
 	/* Base, path (may be empty: the base, opened O_PATH|O_NOFOLLOW, is the link); buf2/len2 out: the text. res = its
 	 * length. */
 	SC_OP_READLINK = 11,
-	SC_OP_MKDIR = 12,   /* base, path; arg0 = mode | umask << 16 */
-	SC_OP_MKNOD = 13,   /* base, path; arg0 = mode with type | umask << 16; arg1 = dev (devices: EPERM unless uid 0) */
+	SC_OP_MKDIR = 12, /* base, path; arg0 = mode | umask << 16 */
+	SC_OP_MKNOD =
+	    13, /* base, path; arg0 = mode with type | umask << 16; arg1 = dev (devices: EPERM unless uid 0) */
 	SC_OP_UNLINK = 14,  /* base, path; arg0 = 0 or AT_REMOVEDIR */
 	SC_OP_SYMLINK = 15, /* base, path: the new link; buf2/len2 in: its text */
 	/* handle/buf: old; arg1 = base and buf2/len2 in: new; arg0 = RENAME_* flags. */
@@ -82,8 +85,9 @@ enum sc_op {
 	SC_OP_LINK = 17,
 	/* Base, path, or the handle itself with AT_EMPTY_PATH in arg0; off = new length. */
 	SC_OP_TRUNCATE = 18,
-	SC_OP_CHMOD = 19,   /* base, path; arg0 = AT_* flags; arg1 = mode */
-	SC_OP_CHOWN = 20,   /* base, path; arg0 = AT_* flags; arg1 = uid (low 32) | gid (high 32), ~0: unchanged */
+	SC_OP_CHMOD = 19, /* base, path; arg0 = AT_* flags; arg1 = mode */
+	SC_OP_CHOWN =
+	    20, /* base, path; arg0 = AT_* flags; arg1 = uid (low 32) | gid (high 32), ~0: unchanged */
 	/* base, path; arg0 = AT_* flags; buf2/len2 in: struct sc_times, or len2 = 0: both now. */
 	SC_OP_UTIMENS = 21,
 	/* Extended attributes: base, path; arg0 = AT_* flags. buf2 in: name (not NUL-terminated, len2 bytes).
@@ -94,7 +98,8 @@ enum sc_op {
 	SC_OP_SETXATTR = 23,
 	SC_OP_LISTXATTR = 24,
 	SC_OP_REMOVEXATTR = 25,
-	SC_OP_STATFS = 26,    /* base, path or AT_EMPTY_PATH in arg0; buf2/len2 out: struct sc_statfs */
+	SC_OP_STATFS =
+	    26, /* base, path or AT_EMPTY_PATH in arg0; buf2/len2 out: struct sc_statfs */
 	SC_OP_FALLOCATE = 27, /* handle; off = offset; arg1 = length; arg0 = FALLOC_FL_* */
 	/* handle; arg0 = SC_SYNC_*; off, arg1 = offset and length, arg2 = flags for SC_SYNC_RANGE. */
 	SC_OP_SYNC = 28,
@@ -135,34 +140,37 @@ enum sc_op {
 #define SC_SLOT_F_CURPOS2 (1u << 1) /* the second handle likewise */
 
 /* Completion flags. */
-#define SC_CQE_F_CROSS	  (1u << 0) /* the path leads out of the export: see struct sc_cross in its buffer */
-#define SC_CQE_F_CROSS2	  (1u << 1) /* the same for the second path (in buf2) */
-#define SC_CQE_TYPE_SHIFT 16	    /* bits 16..19: S_IFMT >> 12 of the file opened or granted */
+#define SC_CQE_F_CROSS \
+	(1u << 0) /* the path leads out of the export: see struct sc_cross in its buffer */
+#define SC_CQE_F_CROSS2	   (1u << 1) /* the same for the second path (in buf2) */
+#define SC_CQE_TYPE_SHIFT  16	     /* bits 16..19: S_IFMT >> 12 of the file opened or granted */
 #define SC_CQE_TYPE(flags) (((flags) >> SC_CQE_TYPE_SHIFT) & 0xfu)
 
 /* How a path goes on outside of its export. Written over the path's buffer. */
 struct sc_cross {
-	uint32_t kind; /* SC_CROSS_* */
-	uint32_t len;  /* bytes of rest, < SC_PATH_BUF - 16 */
+	uint32_t kind;		/* SC_CROSS_* */
+	uint32_t len;		/* bytes of rest, < SC_PATH_BUF - 16 */
 	uint32_t nofollow_last; /* reserved, zero */
 	uint32_t reserved;
 	char rest[]; /* not NUL-terminated */
 };
 #define SC_CROSS_ABS 1 /* rest is an absolute path of the host */
-#define SC_CROSS_UP  2 /* rest (possibly empty) is relative to the parent of the directory that the export stands for */
+#define SC_CROSS_UP \
+	2 /* rest (possibly empty) is relative to the parent of the directory that the export stands for */
 
 /* As struct statx, without its padding games. */
 struct sc_stat {
-	uint32_t mask;	/* STATX_*: valid fields */
-	uint32_t mode;	/* type and permissions */
+	uint32_t mask; /* STATX_*: valid fields */
+	uint32_t mode; /* type and permissions */
 	uint64_t ino;
-	uint64_t size;	/* bytes */
+	uint64_t size;	 /* bytes */
 	uint64_t blocks; /* 512-byte units */
 	uint32_t nlink;
 	uint32_t blksize;
 	uint32_t uid;
 	uint32_t gid;
-	uint32_t dev_major; /* of the file system, in the domain; the host maps it to a number of its own */
+	uint32_t
+	    dev_major; /* of the file system, in the domain; the host maps it to a number of its own */
 	uint32_t dev_minor;
 	uint32_t rdev_major;
 	uint32_t rdev_minor;
@@ -208,12 +216,12 @@ static_assert(sizeof(struct sc_statfs) == 88, "wire");
 /* Directory record; records are 8-byte aligned. */
 struct sc_dirent {
 	uint64_t ino;
-	uint64_t off;	 /* position of the next record, for SC_OP_SEEK */
-	uint16_t reclen; /* bytes, a multiple of 8 */
+	uint64_t off;	  /* position of the next record, for SC_OP_SEEK */
+	uint16_t reclen;  /* bytes, a multiple of 8 */
 	uint16_t namelen; /* bytes, without NUL */
-	uint8_t type;	 /* DT_* */
+	uint8_t type;	  /* DT_* */
 	uint8_t pad[3];
-	char name[];	 /* NUL-terminated */
+	char name[]; /* NUL-terminated */
 };
 
 struct sc_lock {
@@ -226,12 +234,12 @@ struct sc_lock {
 };
 static_assert(sizeof(struct sc_lock) == 32, "wire");
 
-#define SC_LK_GET	1
-#define SC_LK_SET	2
-#define SC_LK_SETW	3
-#define SC_LK_OFD_GET	4
-#define SC_LK_OFD_SET	5
-#define SC_LK_OFD_SETW	6
+#define SC_LK_GET      1
+#define SC_LK_SET      2
+#define SC_LK_SETW     3
+#define SC_LK_OFD_GET  4
+#define SC_LK_OFD_SET  5
+#define SC_LK_OFD_SETW 6
 
 #define SC_SYNC_FULL  1 /* fsync */
 #define SC_SYNC_DATA  2 /* fdatasync */

@@ -27,12 +27,12 @@
 /* Until OASIS assigns an id. PCI device id is 0x1040 + this. */
 #define VIRTIO_ID_SC 63
 
-#define VIRTIO_SC_VQ_CONTROL       0
-#define VIRTIO_SC_VQ_EVENT         1
+#define VIRTIO_SC_VQ_CONTROL	   0
+#define VIRTIO_SC_VQ_EVENT	   1
 #define VIRTIO_SC_VQ_DOORBELL_BASE 2
 
 /* The virtqueue of channel slot `slot` (1-based; slot 0 has no doorbell). */
-#define VIRTIO_SC_VQ_DOORBELL(slot) (VIRTIO_SC_VQ_DOORBELL_BASE + (slot) - 1)
+#define VIRTIO_SC_VQ_DOORBELL(slot) (VIRTIO_SC_VQ_DOORBELL_BASE + (slot)-1)
 
 /* Entries of each virtqueue as QEMU offers them. Doorbells need one; virtio wants a power of two. */
 #define VIRTIO_SC_CONTROL_QUEUE_SIZE  64
@@ -40,7 +40,7 @@
 
 #define VIRTIO_SC_SHMEM_WINDOW 0 /* id of the shared memory region that is the window */
 
-#define VIRTIO_SC_MAX_CHANNELS     1000 /* bounded by QEMU's 1,024 virtqueues; 254 with vhost-user */
+#define VIRTIO_SC_MAX_CHANNELS	   1000 /* bounded by QEMU's 1,024 virtqueues; 254 with vhost-user */
 #define VIRTIO_SC_DEFAULT_CHANNELS 127
 #define VIRTIO_SC_DEFAULT_WINDOW   (2ULL << 30) /* bytes: 128 slots of 16 MiB */
 
@@ -48,7 +48,8 @@
 struct virtio_sc_config {
 	__le32 num_channels; /* 1..VIRTIO_SC_MAX_CHANNELS */
 	__le32 reserved;     /* zero */
-	__le64 slot_size;    /* bytes; a power of two, at least 64 KiB; window size / (num_channels + 1), rounded
+	__le64
+	    slot_size; /* bytes; a power of two, at least 64 KiB; window size / (num_channels + 1), rounded
 				down to a power of two */
 };
 
@@ -81,7 +82,7 @@ struct sc_dev_doorbell {
 	__s32 fd;
 };
 
-#define SC_IOC_INFO     _IOR('s', 0x80, struct sc_dev_info)
+#define SC_IOC_INFO	_IOR('s', 0x80, struct sc_dev_info)
 #define SC_IOC_DOORBELL _IOW('s', 0x81, struct sc_dev_doorbell)
 /* Rings the guest-to-host doorbell of the slot given as the argument. */
 #define SC_IOC_KICK _IO('s', 0x82)

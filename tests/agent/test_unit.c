@@ -108,7 +108,8 @@ static void handle_life(void **state)
 	assert_ptr_equal(same, h);
 	assert_true(handle_kill(h));
 	assert_false(handle_kill(h));
-	assert_null(handle_get(f->handles, name, 1, &err)); /* dead, though somebody uses it still */
+	assert_null(
+	    handle_get(f->handles, name, 1, &err)); /* dead, though somebody uses it still */
 	assert_int_equal(err, -EBADF);
 	drop(f, same);
 	assert_int_equal(handles_count(f->handles), 1);
@@ -159,12 +160,21 @@ static void handle_strange_names(void **state)
 	struct fixture *f = *state;
 	struct handle *h = open_one(f, f->a, 1);
 	uint64_t name = handle_id(f->handles, h);
-	const uint64_t bad[] = {0, 1, 63, 64, UINT32_MAX, UINT64_MAX, name + 1, name + (1ull << 32), name ^ (1ull << 63)};
+	const uint64_t bad[] = {0,
+				1,
+				63,
+				64,
+				UINT32_MAX,
+				UINT64_MAX,
+				name + 1,
+				name + (1ull << 32),
+				name ^ (1ull << 63)};
 	int err;
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		assert_null(handle_get(f->handles, bad[i], 1, &err));
-	assert_null(handle_get(f->handles, name + (1ull << 56), 1, &err)); /* of another incarnation */
+	assert_null(
+	    handle_get(f->handles, name + (1ull << 56), 1, &err)); /* of another incarnation */
 	assert_int_equal(err, -EIO);
 	close_one(f, h);
 }
@@ -253,7 +263,7 @@ static void tickets(void **state)
 	assert_int_equal(ticket_end(s, t, name), -EBADF);
 	assert_int_equal(ticket_begin(s, t), -EBADF);
 	ticket_free(s, t, name);
-	assert_int_equal(ticket_begin(s, t), -EBADF); /* dead for good */
+	assert_int_equal(ticket_begin(s, t), -EBADF);	     /* dead for good */
 	assert_int_equal(ticket_kill(s, 1ull << 32 | 6), 0); /* before its OPEN */
 	assert_int_equal(ticket_begin(s, 1ull << 32 | 6), -EBADF);
 }
@@ -372,7 +382,8 @@ static void walk_moved_base(void **state)
 	assert_int_equal(rename(from, to), 0);
 	{
 		struct open_how how = {.flags = O_PATH};
-		struct walk_from w = {.agent = &f->agent, .root = export, .base = base, .path = "../../secret"};
+		struct walk_from w = {
+		    .agent = &f->agent, .root = export, .base = base, .path = "../../secret"};
 
 		fd = walk_open(&w, &how, &x);
 		assert_true(fd < 0);
@@ -396,10 +407,12 @@ static void walk_places(void **state)
 		int err;
 		bool own;
 	} cases[] = {
-		{"x", "x", 0, false},	     {"x/", "x/", 0, false},	     {"a/x", "x", 0, true},
-		{"a/b/../x//", "x//", 0, true}, {".", ".", 0, false},	     {"a/..", "..", 0, true},
-		{"no/x", NULL, ENOENT, false}, {"f/x", NULL, ENOTDIR, false}, {"../x", NULL, EXDEV, false},
-		{"/x", NULL, EXDEV, false},    {"out/x", NULL, EXDEV, false}, {"out", "out", 0, false},
+	    {"x", "x", 0, false},	   {"x/", "x/", 0, false},
+	    {"a/x", "x", 0, true},	   {"a/b/../x//", "x//", 0, true},
+	    {".", ".", 0, false},	   {"a/..", "..", 0, true},
+	    {"no/x", NULL, ENOENT, false}, {"f/x", NULL, ENOTDIR, false},
+	    {"../x", NULL, EXDEV, false},  {"/x", NULL, EXDEV, false},
+	    {"out/x", NULL, EXDEV, false}, {"out", "out", 0, false},
 	};
 
 	make(f, "dir", "a", NULL);
@@ -440,19 +453,19 @@ static void layout_ranges(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(handle_life, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(handle_of_another, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(handle_without_secret, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(handle_strange_names, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(handle_table_full, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(handle_position, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(session_outlives_channel, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(session_ended, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(tickets, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(walk_paths, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(walk_moved_base, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(walk_places, set_up, tear_down),
-		cmocka_unit_test(layout_ranges),
+	    cmocka_unit_test_setup_teardown(handle_life, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(handle_of_another, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(handle_without_secret, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(handle_strange_names, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(handle_table_full, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(handle_position, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(session_outlives_channel, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(session_ended, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(tickets, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(walk_paths, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(walk_moved_base, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(walk_places, set_up, tear_down),
+	    cmocka_unit_test(layout_ranges),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

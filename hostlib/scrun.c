@@ -312,10 +312,11 @@ static char *canonical(const char *path)
 			break;
 		slash = strrchr(head, '/');
 		if (!slash)
-			return strdup(path);
+			break;
 		*slash = '\0';
 	}
-	out = format("%s%s", strcmp(real, "/") ? real : "", path + strlen(head));
+	out = real ? format("%s%s", strcmp(real, "/") ? real : "", path + strlen(head))
+		   : format("%s", path);
 	free(real);
 	free(head);
 	return out;
@@ -363,8 +364,11 @@ static char *check_route(const char *spec, char **name)
 	host = strndup(path, equal ? (size_t)(equal - path) : strlen(path));
 	if (host && host[0] != '/') {
 		char *cwd = getcwd(NULL, 0);
+		char *joined = cwd ? format("%s/%s", cwd, host) : NULL;
 
-		host = cwd ? format("%s/%s", cwd, host) : NULL;
+		free(cwd);
+		free(host);
+		host = joined;
 	}
 	if (!host || !*name)
 		fail(EXIT_OURS, "out of memory");
@@ -373,9 +377,17 @@ static char *check_route(const char *spec, char **name)
 		     "'%s': the root itself cannot be served by a domain; name a directory", spec);
 	line = route_line(*name, host, equal ? equal : "");
 	real = canonical(host);
-	return strcmp(real, host)
-		   ? format("%s\n%s", line, route_line(*name, real, equal ? equal : ""))
-		   : line;
+	if (strcmp(real, host)) {
+		char *more = route_line(*name, real, equal ? equal : ""),
+		     *both = format("%s\n%s", line, more);
+
+		free(more);
+		free(line);
+		line = both;
+	}
+	free(real);
+	free(host);
+	return line;
 }
 
 /* ---- the program ---- */

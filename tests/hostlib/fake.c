@@ -209,7 +209,7 @@ static void more_tickets(int sock, const struct sc_attach_tickets *q)
 static void *client(void *arg)
 {
 	int sock = (int)(long)arg;
-	uint64_t buf[SC_ATTACH_MSG_MAX / 8];
+	uint64_t buf[SC_ATTACH_MSG_MAX / 8] = {0};
 	struct sc_attach_hdr *h = (struct sc_attach_hdr *)buf;
 
 	while (recv(sock, buf, sizeof(buf), 0) > 0) {

@@ -53,6 +53,8 @@ static void test_batch(struct hsc_ring *r)
 		struct hsc_sqe *sqe = hsc_get_sqe(r);
 
 		CHECK(sqe != NULL);
+		if (!sqe)
+			return;
 		hsc_prep_nop(sqe, (uint32_t)i);
 		hsc_sqe_set_data64(sqe, i);
 	}

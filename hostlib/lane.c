@@ -34,9 +34,9 @@
 
 #define SLEEP_MS 250u /* longest single sleep */
 #define SPIN_LOST \
-#define SPIN_MISSES    4u   /* so many waits in a row may spin in vain without consequence */
-#define SPIN_REST_LOG2 8u   /* at most 2^this waits in a row do not even try */
 	8u /* a wait of more than so many times the longest spin was not worth spinning for */
+#define SPIN_MISSES    4u /* so many waits in a row may spin in vain without consequence */
+#define SPIN_REST_LOG2 8u /* at most 2^this waits in a row do not even try */
 
 uint64_t sc_now_ms(void)
 {
@@ -211,8 +211,8 @@ static void spin_learn(struct sc_spin *s, uint64_t took, uint32_t spun, uint32_t
 {
 	uint32_t limit = __atomic_load_n(&s->limit, __ATOMIC_RELAXED), misses;
 
-	if (!spun)
-		return;
+	if (!spun && limit)
+		return; /* it did not try */
 	if (took > (uint64_t)SPIN_LOST * max)
 		limit /= 2;
 	else

@@ -79,6 +79,8 @@ class Vm:
     vcpus: int = 1
     cpus: list = dataclasses.field(default_factory=list)  # host CPU of vCPU 0, 1, ...; empty: not pinned
     io_cpus: list = dataclasses.field(default_factory=list)  # host CPUs of the disk's I/O thread; empty: any
+    emulator_cpus: list = dataclasses.field(default_factory=list)  # host CPUs of QEMU's other threads; empty: any
+    node: int = -1  # NUMA node that guest memory should come from; -1: any. Takes a QEMU with NUMA support
     accel: str = "auto"  # the wish, see accel.py
     broker_socket: str = ""  # vhost-user socket of the broker; none: no device (for tests)
     num_channels: int = 127
@@ -175,12 +177,14 @@ def device_args(vm):
 
 def memory_args(vm):
     """Guest memory that the broker can map."""
-    huge = f",hugetlb=on,hugetlbsize={vm.hugepages}" if vm.hugepages else ""
+    # prealloc: a shortage of huge pages is an error of the start and not a SIGBUS later.
+    huge = f",hugetlb=on,hugetlbsize={vm.hugepages},prealloc=on" if vm.hugepages else ""
+    near = f",host-nodes={vm.node},policy=preferred" if vm.node >= 0 else ""
     return [
         "-m",
         f"{vm.memory_mib}M",
         "-object",
-        f"memory-backend-memfd,id=mem,size={vm.memory_mib}M,share=on{huge}",
+        f"memory-backend-memfd,id=mem,size={vm.memory_mib}M,share=on{huge}{near}",
     ]
 
 
@@ -376,12 +380,14 @@ def _wait_qmp(vm, process, log):
     raise Failure(f"QEMU for VM {vm.name} did not answer on {vm.qmp_socket} within {START_SECONDS} s: {_tail(log)}")
 
 
-def pin(vm, qmp):
-    """Puts vCPU threads, and the disk's I/O thread, on their CPUs. Returns [(thread id, CPUs)].
+def pin(vm, qmp, pid=0):
+    """Puts vCPU threads, the disk's I/O thread, and QEMU's others on their CPUs. Returns [(thread id, CPUs)].
 
-    From outside: QEMU's own sandbox forbids it such calls.
+    From outside: QEMU's own sandbox forbids it such calls. The others first, for they are all that are not the rest.
     """
     wanted = []
+    if vm.emulator_cpus and pid:
+        wanted += [(int(thread), vm.emulator_cpus) for thread in os.listdir(f"/proc/{pid}/task")]
     if vm.cpus:
         threads = sorted(qmp.execute("query-cpus-fast"), key=lambda c: c["cpu-index"])
         wanted += [(t["thread-id"], [cpu]) for t, cpu in zip(threads, vm.cpus)]
@@ -390,6 +396,8 @@ def pin(vm, qmp):
     for thread, cpus in wanted:
         try:
             os.sched_setaffinity(thread, cpus)
+        except ProcessLookupError:
+            continue  # a thread that was for a moment only
         except OSError as e:
             raise Failure(f"VM {vm.name}: cannot pin thread {thread} to CPUs {cpus}: {e.strerror}") from e
     return wanted
@@ -413,7 +421,7 @@ def start(vm):
         raise Failure(f"{vm.qemu}: {e.strerror}") from e
     try:
         with _wait_qmp(vm, process, log) as qmp:
-            pin(vm, qmp)
+            pin(vm, qmp, process.pid)
     except BaseException:
         process.kill()
         process.wait()

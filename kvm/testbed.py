@@ -21,6 +21,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,7 @@ def main():
     ap.add_argument("--timeout", type=int, default=1200, metavar="SECONDS", help="default 1200")
     ap.add_argument("command", nargs="+")
     args = ap.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))  # the VM ends with this program
     return run(args.command, args.memory, args.cpus, args.timeout)
 
 

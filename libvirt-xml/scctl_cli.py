@@ -38,7 +38,7 @@ def _domain_from(args):
         allow_groups=args.allow_group, max_per_user=args.max_per_user, deadline_ms=args.deadline_ms,
         ready_seconds=args.ready, kernel=_absolute(args.kernel), modules=_absolute(args.modules),
         headers=_absolute(args.headers), debug_shell=args.debug_shell, cmdline=args.append, pin=args.pin,
-        hugepages=args.hugepages, libvirt=not args.no_libvirt, qemu_user=args.qemu_user)
+        hugepages=args.hugepages, channel_hugepages=args.channel_hugepages, libvirt=not args.no_libvirt, qemu_user=args.qemu_user)
     domain.image_dir = vm.image_dir(domain.name)
     return domain.check()
 
@@ -100,6 +100,7 @@ def define(args):
     choice = vm.choose_accel(domain.accel)
     pinning = host.choose_pinning(host.Host(), domain.vcpus, domain.pin)
     vm.decide_hugepages(domain, host.Host())
+    vm.decide_channel_hugepages(domain, host.Host())
     _check_disk_owner(domain)
     there = disk.check(domain.disk, size, domain.fs, bool(vm.runners(domain)))
     if os.geteuid() != 0 and domain.libvirt:
@@ -107,7 +108,8 @@ def define(args):
     _check_libvirt(domain)
 
     vm.say_choice(choice)
-    say(f'pinning: {pinning.why}')
+    for line in vm.tuning(domain, choice.accel, pinning, host.Host()):
+        say(line)
     with locked(domain.name):
         there = there or os.path.exists(domain.disk)
         _make(domain, args, choice, None if there else size, root_mode)
@@ -345,7 +347,8 @@ def broker_command(args):
     if args.action == 'stop':
         say(f'broker of {args.name}: ' + ('stopped' if broker.stop(args.name) else 'was not running'))
         return
-    say(f'broker of {args.name}: ' + ('started' if broker.start(domain) else 'runs already'))
+    started = broker.start(domain, huge=vm.decide_channel_hugepages(domain, host.Host()))
+    say(f'broker of {args.name}: ' + ('started' if started else 'runs already'))
     broker.tell_info(args.name, {'how': 'libvirt', 'accelerator': vm.defined_accel(args.name)})
 
 
@@ -458,6 +461,8 @@ def _add_define(sub):
     cmd.add_argument('--append', default='', metavar='WORDS', help='added to the guest\'s kernel command line')
     cmd.add_argument('--pin', default='auto', metavar='auto|none|CPUS', help='host CPUs of the vCPUs (default auto)')
     cmd.add_argument('--hugepages', choices=config.HUGEPAGES, default='none', help='for guest memory (default none)')
+    cmd.add_argument('--channel-hugepages', choices=config.CHANNEL_HUGEPAGES, default='none',
+                     help='for the memory of channels (default none)')
     cmd.add_argument('--qemu-user', default='', metavar='USER', help='whom QEMU runs as (default: libvirt\'s choice)')
     cmd.add_argument('--no-libvirt', action='store_true', help='for scctl start alone: libvirt is left out')
     _json(cmd)

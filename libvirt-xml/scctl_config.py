@@ -28,6 +28,7 @@ MAX_SLOT = 1 * GIB
 ROLES = ('storage', 'network')
 ACCELERATORS = ('auto', 'kvm', 'tcg')
 HUGEPAGES = ('none', 'auto', '2M', '1G')
+CHANNEL_HUGEPAGES = ('none', 'auto', '2M')  # the broker's; with 1G each channel would take as much
 
 FORMAT = 1  # of the file
 
@@ -56,7 +57,8 @@ class Domain:
     debug_shell: bool = False    # an image with a shell on its console
     cmdline: str = ''            # words added to the guest's kernel command line
     pin: str = 'auto'            # 'auto', 'none' or a CPU list
-    hugepages: str = 'none'
+    hugepages: str = 'none'      # of guest memory
+    channel_hugepages: str = 'none'
     libvirt: bool = True         # False: defined with --no-libvirt
     qemu_user: str = ''          # whom QEMU is to run as; '': libvirt's choice
     qemu_uid: int = -1           # whom it does run as under libvirt, so that the hook need not ask; -1: not known
@@ -76,6 +78,10 @@ class Domain:
             raise Usage(f'--accel {self.accel}: not one of {", ".join(ACCELERATORS)}')
         if self.hugepages not in HUGEPAGES:
             raise Usage(f'--hugepages {self.hugepages}: not one of {", ".join(HUGEPAGES)}')
+        if self.channel_hugepages not in CHANNEL_HUGEPAGES:
+            raise Usage(f'--channel-hugepages {self.channel_hugepages}: not one of {", ".join(CHANNEL_HUGEPAGES)}')
+        if self.channel_hugepages == '2M' and self.slot_bytes() < 2 * MIB:
+            raise Usage(f'--channel-hugepages 2M: a channel has {self.slot_bytes() // KIB}K: use a larger --window-size')
         _check_range(self.memory_mib, 128, 1 << 24, '--memory', 'MiB')
         _check_range(self.vcpus, 1, 255, '--vcpus', '')
         _check_range(self.channels, 1, MAX_CHANNELS, '--channels', '')

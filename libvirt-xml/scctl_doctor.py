@@ -13,12 +13,14 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import Callable
 
+import scctl_broker as broker
 import scctl_config as config
 import scctl_disk as disk
 import scctl_libvirt as libvirt
 import scctl_vm as vm
 from scctl_common import Refusal, Usage, domain_run_dir, find_program, find_qemu, run_dir, show_cpus
-from scctl_host import Host, choose_pinning, default_vcpus, io_uring_refusal, qemu_has_io_uring
+from scctl_host import (HALT_POLL, Host, choose_pinning, default_vcpus, halt_polling, io_uring_refusal, qemu_has_io_uring,
+                        qemu_has_numa)
 
 OK, WARN, FAIL = 'OK', 'WARN', 'FAIL'
 
@@ -57,6 +59,8 @@ class Facts:
     sud_refusal: Callable = _sud_refusal
     uring_refusal: Callable = None          # default: asks the kernel of this host
     choose_accel: Callable = vm.choose_accel
+    qemu_numa: Callable = qemu_has_numa
+    not_serving: Callable = lambda domain: _not_serving(domain)  # why a domain whose VM runs does not serve, or ''
 
 
 @dataclass
@@ -73,10 +77,11 @@ def _accelerator(facts):
     choice = facts.choose_accel('auto')
     yield Finding('accelerator', OK if choice.accel == 'kvm' else WARN, choice.text, choice.remedy)
     if choice.accel == 'kvm':
-        poll = facts.host.text('/sys/module/kvm/parameters/halt_poll_ns')
-        if poll == '0':
+        if facts.host.text(HALT_POLL) == '0':
             yield Finding('halt polling', WARN, 'the host does not poll before it halts a vCPU: waking costs more',
-                          'echo 200000 > /sys/module/kvm/parameters/halt_poll_ns')
+                          f'echo 200000 > {HALT_POLL}')
+        else:
+            yield Finding('halt polling', OK, halt_polling(facts.host, False))
 
 
 def _cpus(facts):
@@ -87,8 +92,11 @@ def _cpus(facts):
         return
     pinning = choose_pinning(facts.host, default_vcpus(facts.host), 'auto')
     isolated = facts.host.isolated()
+    chosen = show_cpus(pinning.vcpus)
     yield Finding('CPUs', OK, f'{len(cpus)} online, '
-                  + (f'{show_cpus(isolated)} isolated' if isolated else 'none isolated') + f'; {pinning.why}')
+                  + (f'{show_cpus(isolated)} isolated' if isolated else 'none isolated') + f'; {pinning.why}',
+                  '' if isolated or not chosen else 'to keep other programs off these CPUs, boot with isolcpus=managed_irq,domain,'
+                  f'{chosen} nohz_full={chosen}')
 
 
 _PROGRAMS = (
@@ -214,6 +222,57 @@ def _qemu_uring(facts):
         return ''
 
 
+def _numa(facts):
+    nodes = facts.host.nodes()
+    if len(nodes) < 2:
+        return
+    try:
+        can = facts.qemu_numa(facts.qemu())
+    except Refusal:
+        return
+    if can:
+        yield Finding('NUMA', OK, f'{len(nodes)} nodes; scctl define puts a domain on one, its memory too')
+    else:
+        yield Finding('NUMA', WARN, f'{len(nodes)} nodes, and the patched QEMU cannot ask for memory of one: a domain\'s vCPUs are on '
+                      'one node, its memory may be on another',
+                      'apt-get install libnuma-dev, and build QEMU with --enable-numa (qemu-patches/build-qemu.sh)')
+
+
+def _domain(facts, domain):
+    """A domain that is defined: whether it still fits the host, and how it is tuned for it."""
+    check = 'domain ' + domain.name
+    try:
+        choice = facts.choose_accel(domain.accel)
+    except Refusal as err:
+        text, _, remedy = str(err).partition('; ')
+        yield Finding(check, FAIL, text, remedy)
+        return
+    if choice.warning:
+        yield Finding(check, WARN, choice.text, choice.remedy)
+    if vm.defined_accel(domain.name) == 'kvm' and choice.accel != 'kvm':
+        yield Finding(check, WARN, 'its libvirt domain asks for KVM, which does not work here now: virsh start will fail',
+                      f'scctl start {domain.name}, which takes TCG, or scctl define it again')
+    why = facts.not_serving(domain)
+    if why:
+        yield Finding(check, WARN, why, f'scctl logs {domain.name}; scctl stop {domain.name}')
+    try:
+        pinning = choose_pinning(facts.host, domain.vcpus, domain.pin)
+        yield Finding(check, OK, '; '.join(line.strip() for line in vm.tuning(domain, choice.accel, pinning, facts.host)))
+    except Refusal as err:
+        text, _, remedy = str(err).rpartition(': ')
+        yield Finding(check, WARN, 'its tuning does not fit this host any more: ' + text, remedy)
+
+
+def _not_serving(domain):
+    """Why a domain whose VM runs does not serve; '' if it does, or is down."""
+    if not vm.runners(domain):
+        return ''
+    try:
+        return '' if broker.ready(broker.ask(domain.name, 'status')) else vm.silent(domain, 0).replace(' within 0 s', ' yet')
+    except Refusal as err:
+        return str(err)
+
+
 def _directories(facts):
     path = run_dir()
     probe = path if os.path.isdir(path) else os.path.dirname(path)
@@ -231,9 +290,10 @@ def _directories(facts):
         if domain.disk and not os.path.exists(domain.disk):
             yield Finding('domain ' + name, FAIL, f'its disk {domain.disk} is missing',
                           f'put it back, or define the domain again with --size ({domain_run_dir(name)} is kept)')
+        yield from _domain(facts, domain)
 
 
-CHECKS = (_accelerator, _cpus, _packages, _programs, _qemu, _libvirt, _apparmor, _limits, _hugepages, _kernel,
+CHECKS = (_accelerator, _cpus, _packages, _programs, _qemu, _libvirt, _apparmor, _limits, _hugepages, _numa, _kernel,
           _directories)
 
 

@@ -150,17 +150,41 @@ def io_uring_refusal(host):
     return f'io_uring_setup: {os.strerror(ctypes.get_errno())}'
 
 
+def _qemu_takes(qemu, arguments):
+    """True if this QEMU starts with these arguments: tried, not guessed."""
+    try:
+        done = subprocess.run([qemu, '-machine', 'none', '-nodefaults', '-display', 'none', *arguments, '-monitor', 'stdio'],
+                              input='quit\n', capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
 def qemu_has_io_uring(qemu):
-    """True if this QEMU can open a file with io_uring here: tried, not guessed."""
+    """True if this QEMU can open a file with io_uring here."""
     with tempfile.NamedTemporaryFile() as file:
         node = json.dumps({'driver': 'file', 'filename': file.name, 'aio': 'io_uring', 'node-name': 'probe'})
-        try:
-            done = subprocess.run([qemu, '-machine', 'none', '-nodefaults', '-display', 'none', '-blockdev', node,
-                                   '-monitor', 'stdio'], input='quit\n', capture_output=True, text=True, timeout=20,
-                                  check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return False
-    return done.returncode == 0
+        return _qemu_takes(qemu, ['-blockdev', node])
+
+
+def qemu_has_numa(qemu):
+    """True if this QEMU can ask for memory of a NUMA node (it was built with libnuma)."""
+    return _qemu_takes(qemu, ['-object', 'memory-backend-memfd,id=probe,size=2M,host-nodes=0,policy=preferred'])
+
+
+HALT_POLL = '/sys/module/kvm/parameters/halt_poll_ns'
+
+
+def halt_polling(host, dedicated):
+    """How a vCPU without work waits, in one line. dedicated: the vCPUs have isolated CPUs to themselves."""
+    if dedicated:
+        return 'the guest polls before it halts (poll-control), for its CPUs are its own; the host need not'
+    poll = host.text(HALT_POLL)
+    if not poll:
+        return f'not known ({HALT_POLL} cannot be read)'
+    if poll == '0':
+        return 'off: each wake-up of a vCPU costs more'
+    return f'the host polls for up to {int(poll) // 1000} us before it halts a vCPU ({HALT_POLL})'
 
 
 def takes_direct_io(path):

@@ -123,15 +123,13 @@ def _calls(report):
 def listing():
     """One dict per domain."""
     rows = []
-    reachable = not libvirt.why_unreachable()
     for name in all_names():
         row = {'name': name, 'state': 'down', 'how': ''}
         try:
             domain = config.load(name) if config.exists(name) else vm.loopback_domain(name)
             row.update(role=domain.role, disk=domain.disk)
-            if reachable or not domain.libvirt:
-                running = vm.runners(domain)
-                row['how'] = running[0].how if running else ''
+            running = vm.runners(domain)
+            row['how'] = running[0].how if running else ''
             row['state'] = broker.ask(name, 'status').get('state', 'unknown')
         except broker.NotRunning:
             pass

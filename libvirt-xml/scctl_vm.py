@@ -19,11 +19,12 @@ import xml.etree.ElementTree as ET
 
 import scctl_broker as broker
 import scctl_libvirt as libvirt
-from scctl_common import (GIB, MIB, Refusal, console_log, domain_run_dir, find_kvm_dir, find_program,
-                          find_qemu, image_cache, log_dir, make_dirs, pid_alive, read_text, run, state_dir, write_file)
+from scctl_common import (GIB, MIB, Refusal, console_log, domain_run_dir, find_kvm_dir, find_program, find_qemu, image_cache,
+                          log_dir, make_dirs, pid_alive, read_text, run, show_cpus, state_dir, write_file)
 from scctl_config import Domain, check_name, config_path, load, names
 from scctl_disk import find_program as find_system_program
-from scctl_host import Host, choose_pinning, hugepages_enough, io_uring_refusal, qemu_has_io_uring, takes_direct_io
+from scctl_host import (Host, choose_pinning, halt_polling, hugepages_enough, io_uring_refusal, qemu_has_io_uring,
+                        qemu_has_numa, takes_direct_io)
 from scctl_xml import Setting, generate
 
 sys.path.insert(0, find_kvm_dir())
@@ -114,6 +115,47 @@ def decide_hugepages(domain, host):
                   f'echo {need} > /sys/kernel/mm/hugepages/hugepages-{HUGE[size] // 1024}kB/nr_hugepages')
 
 
+def decide_channel_hugepages(domain, host):
+    """'' or '2M', the size of the pages of channels. Refuses a wish that cannot be met, before the broker does.
+
+    At least one channel must find its pages beside guest memory; 'auto' wants them for all channels. A broker that runs has
+    its own.
+    """
+    if domain.channel_hugepages == 'none' or domain.slot_bytes() < 2 * MIB or broker.pid(domain.name):
+        return '' if domain.channel_hugepages == 'auto' else domain.channel_hugepages.replace('none', '')
+    guest = domain.memory_mib if decide_hugepages(domain, host) == '2M' else 0
+    free = host.hugepages(HUGE['2M'])[1] - guest // 2
+    one = domain.slot_bytes() // HUGE['2M']
+    if domain.channel_hugepages == 'auto':
+        return '2M' if free >= one * domain.channels else ''
+    if free < one:
+        need = one * domain.channels + guest // 2
+        raise Refusal(f'--channel-hugepages 2M: a channel takes {one} free pages, {max(free, 0)} are there; for all {domain.channels} '
+                      f'channels{" and guest memory" if guest else ""}: echo {need} > '
+                      '/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages')
+    return '2M'
+
+
+def tuning(domain, accelerator, pinning, host):
+    """What was done to make the domain fast here, and why not more: lines for people."""
+    yield f'pinning: {pinning.why}'
+    if pinning.vcpus and not set(pinning.vcpus) <= set(host.isolated()):
+        cpus = show_cpus(pinning.vcpus)
+        yield (f'  CPU {cpus}: not isolated, so other programs may run there; to keep them off, boot the host with '
+               f'isolcpus=managed_irq,domain,{cpus} nohz_full={cpus}')
+    pages = decide_hugepages(domain, host)
+    yield 'guest memory: ' + (f'huge pages of {pages}' if pages else 'ordinary pages (huge ones: --hugepages 2M)')
+    pages = decide_channel_hugepages(domain, host)
+    yield 'channels: ' + (f'huge pages of {pages}' if pages else 'ordinary pages (huge ones: --channel-hugepages 2M)')
+    if pinning.node >= 0:
+        near = qemu_has_numa(find_qemu())
+        yield f'NUMA: node {pinning.node} for vCPUs' + (
+            ' and guest memory; channels are where they are used first' if near else '; guest memory is where the scheduler has it, '
+            'since the patched QEMU was built without libnuma')
+    if accelerator == 'kvm':
+        yield 'halt polling: ' + halt_polling(host, bool(pinning.vcpus) and set(pinning.vcpus) <= set(host.isolated()))
+
+
 def vm_of(domain, accelerator, host=None):
     """kvm's Vm for a domain, for a start without libvirt (and for what its XML takes from there)."""
     host = host or Host()
@@ -122,11 +164,17 @@ def vm_of(domain, accelerator, host=None):
     return kvm_start.Vm(
         name=domain.name, qemu=find_qemu(), image=domain.image_dir, role=domain.role, disk=domain.disk,
         fstype=domain.fs, memory_mib=domain.memory_mib, hugepages=decide_hugepages(domain, host), vcpus=domain.vcpus,
-        cpus=pinning.vcpus, io_cpus=pinning.iothread, accel=accelerator, broker_socket=os.path.join(here, 'vhost.sock'),
+        cpus=pinning.vcpus, io_cpus=pinning.iothread,
+        emulator_cpus=pinning.emulator, node=_memory_node(pinning), accel=accelerator, broker_socket=os.path.join(here, 'vhost.sock'),
         num_channels=domain.channels, window_bytes=domain.window_bytes, append=domain.cmdline,
         console_log=console_log(domain.name), console_socket=os.path.join(here, 'console.sock'),
         qemu_log=qemu_log(domain.name), pid_file=os.path.join(here, 'qemu.pid'),
         qmp_socket=os.path.join(here, 'qmp.sock'))
+
+
+def _memory_node(pinning):
+    """The NUMA node that guest memory is asked from; -1 if none, or if QEMU cannot ask."""
+    return pinning.node if pinning.node >= 0 and qemu_has_numa(find_qemu()) else -1
 
 
 def qemu_log(name):
@@ -144,7 +192,7 @@ def setting_of(domain, accelerator, apparmor=False, host=None):
         raise Refusal(str(err)) from err
     return Setting(
         accel=accelerator, emulator=vm.qemu, kernel=kernel, initrd=initrd, cmdline=kvm_start.cmdline(vm, accelerator),
-        pinning=pinning, isolated=set(pinning.vcpus) <= set(host.isolated()), hugepages=vm.hugepages,
+        pinning=pinning, memory_node=vm.node, isolated=set(pinning.vcpus) <= set(host.isolated()), hugepages=vm.hugepages,
         direct_io=takes_direct_io(domain.disk if os.path.exists(domain.disk) else os.path.dirname(domain.disk)),
         io_uring=not io_uring_refusal(host) and qemu_has_io_uring(vm.qemu), apparmor=apparmor,
         qemu_ids=(domain.qemu_uid, domain.qemu_gid) if domain.qemu_user else ())
@@ -318,7 +366,7 @@ class DirectVm:
     def start(self, choice):
         """Starts broker and VM."""
         make_dirs(log_dir())
-        started = broker.start(self.domain)
+        started = broker.start(self.domain, huge=decide_channel_hugepages(self.domain, Host()))
         try:
             kvm_start.start(vm_of(self.domain, choice.accel))
         except (kvm_start.Failure, kvm_accel.Unavailable) as err:

@@ -31,6 +31,7 @@ class Setting:
     initrd: str = ''
     cmdline: str = ''
     pinning: Pinning = field(default_factory=Pinning)
+    memory_node: int = -1   # NUMA node for guest memory; -1: any
     isolated: bool = False  # the vCPUs' CPUs are isolated
     hugepages: str = ''     # '', '2M' or '1G', decided
     direct_io: bool = True  # the disk takes O_DIRECT
@@ -63,7 +64,7 @@ def _facts(domain, setting):
         setting.accel: True,
         'pinned': bool(setting.pinning.vcpus),
         'isolated': bool(setting.pinning.vcpus) and setting.isolated,
-        'node': setting.pinning.node >= 0,
+        'node': setting.memory_node >= 0,
         'huge2m': setting.hugepages == '2M',
         'huge1g': setting.hugepages == '1G',
         'block': is_block(domain.disk),
@@ -91,7 +92,7 @@ def _words(domain, setting):
         'UUID': domain.uuid,
         'ROLE': domain.role,
         'MEMORY': domain.memory_mib,
-        'NODE': setting.pinning.node,
+        'NODE': setting.memory_node,
         'VCPUS': domain.vcpus,
         'KERNEL': setting.kernel,
         'INITRD': setting.initrd,
@@ -153,10 +154,16 @@ def _pin(root, pinning):
     cputune = root.find('cputune')
     if cputune is None:
         return
+
+    def add(why, tag, **attributes):
+        cputune.append(ET.Comment(f' {why} '))
+        ET.SubElement(cputune, tag, attributes)
+
     for vcpu, cpu in enumerate(pinning.vcpus):
-        ET.SubElement(cputune, 'vcpupin', vcpu=str(vcpu), cpuset=str(cpu))
-    ET.SubElement(cputune, 'emulatorpin', cpuset=show_cpus(pinning.emulator))
-    ET.SubElement(cputune, 'iothreadpin', iothread='1', cpuset=show_cpus(pinning.iothread))
+        add('A poller may spin here: nobody else should.' if vcpu == 0 else 'The same for the next.', 'vcpupin', vcpu=str(vcpu),
+            cpuset=str(cpu))
+    add("QEMU's main loop: away from the vCPUs, and on their NUMA node.", 'emulatorpin', cpuset=show_cpus(pinning.emulator))
+    add("The disk's thread: likewise.", 'iothreadpin', iothread='1', cpuset=show_cpus(pinning.iothread))
 
 
 def generate(domain, setting, template=None):

@@ -78,7 +78,20 @@ class Command(VmCase):
 
     def test_memory(self):
         self.assertIn("share=on", " ".join(start.memory_args(self.vm())))
-        self.assertIn("hugetlb=on,hugetlbsize=2M", " ".join(start.memory_args(self.vm(hugepages="2M"))))
+        self.assertIn("hugetlb=on,hugetlbsize=2M,prealloc=on", " ".join(start.memory_args(self.vm(hugepages="2M"))))
+        self.assertNotIn("host-nodes", " ".join(start.memory_args(self.vm())))
+        self.assertTrue(start.memory_args(self.vm(node=1))[-1].endswith(",host-nodes=1,policy=preferred"))
+
+    def test_pinning(self):
+        """vCPUs and I/O thread by QEMU's answers; every other thread of the process to the emulator's CPUs."""
+        answers = {"query-cpus-fast": [{"cpu-index": 1, "thread-id": 12}, {"cpu-index": 0, "thread-id": 11}],
+                   "query-iothreads": [{"thread-id": 13}]}
+        qmp = mock.Mock(execute=answers.get)
+        vm = self.vm(vcpus=2, cpus=[4, 5], io_cpus=[1], emulator_cpus=[0, 1])
+        with mock.patch("os.sched_setaffinity") as affinity, mock.patch("os.listdir", return_value=["10", "11", "13"]):
+            start.pin(vm, qmp, 10)
+        final = {call.args[0]: call.args[1] for call in affinity.call_args_list}
+        self.assertEqual(final, {10: [0, 1], 11: [4], 12: [5], 13: [1]})
 
     def test_disk(self):
         argv = " ".join(start.disk_args(self.vm()))

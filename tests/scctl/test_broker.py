@@ -50,6 +50,9 @@ class Broker(Base):
                        '--max-per-user 3', '--deadline-ms 1500', f'--log {self.path("logdir")}/d1.broker.log'):
             self.assertIn(option, argv)
         self.assertNotIn('--loopback', argv)
+        self.assertNotIn('--huge', argv)
+        self.assertIn('--huge 2M', ' '.join(broker.command(self.domain, False, '2M')))
+        self.assertNotIn('--huge', broker.command(self.domain, True, '2M'))
 
     def test_failure_is_the_brokers_own_words(self):
         with mock.patch.dict(os.environ, FAKE_SCD='fail'), self.assertRefusal('no luck today: try tomorrow'):

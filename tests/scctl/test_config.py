@@ -198,6 +198,28 @@ class HugePages(sctest.Case):
             self.decide('1G', 3)
 
 
+    def channels(self, wish, free, memory=512, pages='none'):
+        fake = FakeHost(self)
+        self.file('host/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages', str(free))
+        self.file('host/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages', str(free))
+        return vm.decide_channel_hugepages(config.Domain(name='d', channel_hugepages=wish, memory_mib=memory, hugepages=pages,
+                                                         channels=15, window_bytes=256 << 20), fake)
+
+    def test_channels(self):
+        """A channel of 16 MiB takes 8 pages, beside those of guest memory; auto wants them for all 15."""
+        self.assertEqual(self.channels('none', 999), '')
+        self.assertEqual(self.channels('2M', 8), '2M')
+        self.assertEqual(self.channels('auto', 119), '')
+        self.assertEqual(self.channels('auto', 120), '2M')
+        self.assertEqual(self.channels('2M', 264, pages='2M'), '2M')
+        with self.assertRefusal('takes 8 free pages, 7 are there; for all 15 channels: echo 120 >'):
+            self.channels('2M', 7)
+        with self.assertRefusal('takes 8 free pages, 7 are there; for all 15 channels and guest memory: echo 376 >'):
+            self.channels('2M', 263, pages='2M')
+        with self.assertRaisesRegex(common.Usage, 'a channel has 1024K'):
+            config.Domain(name='d', disk='/d', channel_hugepages='2M', channels=127, window_bytes=128 << 20).check()
+
+
 class Reach(sctest.Case):
 
     def domain(self, disk):

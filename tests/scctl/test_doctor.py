@@ -3,14 +3,18 @@
 """scctl doctor on hosts that are not this one."""
 
 import json
+import os
 import resource
 import unittest
+from unittest import mock
 
 import sctest
 import scctl_apparmor as apparmor
 import scctl_common as common
+import scctl_config as config
 import scctl_doctor as doctor
 import scctl_host as host
+import scctl_vm as vm
 from scctl_doctor import FAIL, OK, WARN
 from scctl_vm import kvm_accel
 
@@ -50,6 +54,93 @@ class Doctor(sctest.Case):
         self.found('accelerator', WARN, 'TCG: there is no', 'load it', choose_accel=lambda _: TCG)
         self.file('host/sys/module/kvm/parameters/halt_poll_ns', '0')
         self.found('halt polling', WARN, 'does not poll', 'halt_poll_ns')
+
+    # What /dev/kvm can be: name, /proc/cpuinfo, what happens on opening it, what doctor says, the remedy.
+    KVMS = (
+        ('absent', '', FileNotFoundError(2, ''), WARN, 'TCG: there is no .*neither vmx nor svm', 'firmware'),
+        ('no module', 'flags : vmx', FileNotFoundError(2, ''), WARN, 'TCG: the processor can virtualize, but', 'modprobe kvm'),
+        ('forbidden', 'flags : svm', PermissionError(13, ''), WARN, 'TCG: .*may not open', 'group kvm'),
+        ('special', 'flags : fpu', None, WARN, 'TCG: .*specially built guests', 'nested'),
+        ('broken', 'flags : svm', OSError(16, 'busy'), WARN, 'TCG: .*does not open: busy', 'dmesg'),
+        ('works', 'flags : svm', None, OK, '^KVM: .*works$', '^$'),
+    )
+
+    def test_each_kind_of_kvm(self):
+        """doctor explains each in one line; so does define when it starts; a wish for KVM is refused where there is none."""
+        for name, cpuinfo, error, level, text, remedy in self.KVMS:
+            device, info = self.file('kvm'), self.file('cpuinfo', cpuinfo + '\n')
+            real = os.open
+
+            def fake(path, *args, error=error, device=device, real=real, **kw):
+                if path == device and error:
+                    raise error
+                return real(path, *args, **kw)
+
+            def choose(wish, device=device, info=info):
+                try:
+                    return kvm_accel.choose(wish, device, info)
+                except kvm_accel.Unavailable as err:
+                    raise common.Refusal(str(err)) from err
+
+            with self.subTest(name), mock.patch('os.open', fake):
+                self.found('accelerator', level, text, remedy, choose_accel=choose)
+                argv = ('--disk', self.path('d.img'), '--size', '64M', '--no-libvirt', '--image', '/nowhere')
+                with mock.patch.object(vm, 'choose_accel', choose):
+                    err = self.refused(1, '--image /nowhere', 'define', 'd1', *argv)
+                    lines = [line for line in err.splitlines() if line.startswith('scctl: accelerator ')]
+                    self.assertEqual(len(lines), 1)
+                    self.assertRegex(lines[0].replace('scctl: accelerator ', ''), text)
+                    if level != OK:
+                        self.assertRegex(err, 'remedy: .*' + remedy)
+                    if name == 'special':  # granted with a warning: a user may have a kernel for it
+                        err = self.refused(1, '--image /nowhere', 'define', 'd1', *argv, '--accel', 'kvm')
+                        self.assertRegex(err, 'KVM, as asked for, but .*\n.*remedy: say auto')
+                    elif level != OK:
+                        self.refused(1, 'KVM was asked for, but .*say auto instead', 'define', 'd1', *argv, '--accel', 'kvm')
+                        config.Domain(name='d2', disk=self.file('d2.img'), libvirt=False).save()
+                        self.refused(1, 'KVM was asked for, but .*say auto instead', 'start', 'd2', '--accel', 'kvm')
+                        config.Domain(name='d2', disk=self.file('d2.img'), libvirt=False, accel='kvm').save()
+                        self.found('domain d2', FAIL, 'KVM was asked for, but', 'say auto instead', choose_accel=choose)
+                        os.unlink(self.path('confdir/d2.json'))
+
+    def defined(self, **changes):
+        config.Domain(name='d1', disk=self.file('d.img'), libvirt=False, **changes).save()
+
+    def test_agent_that_does_not_report(self):
+        """A VM that runs under KVM, whose agent is silent."""
+        self.defined(ready_seconds=1)
+        fake = mock.Mock(how='direct')
+        with mock.patch.object(vm, 'runners', return_value=[fake]), \
+                mock.patch.object(doctor.broker, 'ask', return_value={'state': 'starting'}), \
+                mock.patch.object(vm, 'choose_accel', return_value=KVM_WORKS):
+            self.found('domain d1', WARN, 'the agent did not report yet under KVM.*console log; try accelerator tcg', 'scctl logs d1')
+        with mock.patch.object(vm, 'runners', return_value=[fake]), \
+                mock.patch.object(doctor.broker, 'ask', return_value={'state': 'ready'}):
+            self.assertNotIn(WARN, [f.level for f in doctor.examine(self.facts())])
+
+    def test_kvm_went_away(self):
+        self.defined()
+        self.file('statedir/d1/domain.xml', '<domain type="kvm"/>')
+        self.found('domain d1', WARN, 'asks for KVM, which does not work here now', 'scctl start d1', choose_accel=lambda _: TCG)
+
+    def test_tuning_of_a_domain(self):
+        """What was done and what more could be."""
+        self.file('host/sys/devices/system/cpu/isolated', '6-7')
+        self.file('host/sys/module/kvm/parameters/halt_poll_ns', '200000')
+        self.defined(vcpus=2)
+        self.found('domain d1', OK, 'vCPUs on isolated CPUs: CPU 6-7; QEMU on 0-5; guest memory: ordinary pages .*; channels: ordinary '
+                   'pages.*halt polling: the guest polls')
+        self.defined(vcpus=4)
+        self.found('domain d1', OK, 'CPU 4-7: not isolated, .*isolcpus=managed_irq,domain,4-7 .*the host polls for up to 200 us')
+        self.defined(hugepages='2M')
+        self.found('domain d1', WARN, 'does not fit this host any more.* 256 free pages are needed', 'echo 256 >')
+
+    def test_numa(self):
+        self.file('host/sys/devices/system/node/has_cpu', '0-1')
+        for node, cpus in enumerate(('0-3', '4-7')):
+            self.file(f'host/sys/devices/system/node/node{node}/cpulist', cpus)
+        self.found('NUMA', OK, '2 nodes', qemu_numa=lambda _: True)
+        self.found('NUMA', WARN, 'cannot ask for memory', 'libnuma-dev', qemu_numa=lambda _: False)
 
     def test_one_cpu(self):
         self.facts()

@@ -77,13 +77,14 @@ class Xml(sctest.Case):
             self.assertEqual(backing[0].find('hugepages') is not None, bool(pages))
 
     def test_pinning(self):
-        root = self.make(pinning=PINNED)
+        root = self.make(pinning=PINNED, memory_node=0)
         self.assertEqual([(p.get('vcpu'), p.get('cpuset')) for p in root.iter('vcpupin')], [('0', '2'), ('1', '3')])
         self.assertEqual(root.find('cputune/emulatorpin').get('cpuset'), '0-1')
         self.assertEqual(root.find('cputune/iothreadpin').get('cpuset'), '0-1')
         self.assertEqual(root.find('numatune/memory').get('nodeset'), '0')
         self.assertIsNone(self.make().find('cputune'))
         self.assertIsNone(self.make().find('numatune'))
+        self.assertIsNone(self.make(pinning=PINNED).find('numatune'), 'QEMU cannot ask for a node')
 
     def test_dedicated_cpus_only_if_isolated(self):
         self.assertIsNone(self.make(accel='kvm', pinning=PINNED).find('features/kvm'))
@@ -137,7 +138,8 @@ class Xml(sctest.Case):
         self.assertEqual(self.make(apparmor=True).find('seclabel').get('model'), 'apparmor')
 
     def test_each_tuning_element_has_its_reason(self):
-        root = ET.fromstring(generate(domain(), setting(accel='kvm', pinning=PINNED, isolated=True, hugepages='2M')),
+        root = ET.fromstring(generate(domain(), setting(accel='kvm', pinning=PINNED, memory_node=0, isolated=True,
+                                                    hugepages='2M')),
                              ET.XMLParser(target=ET.TreeBuilder(insert_comments=True)))
         previous = None
         explained = set()
@@ -148,11 +150,12 @@ class Xml(sctest.Case):
             if previous is not None:
                 explained.add(child.tag)
             previous = None
+        self.assertEqual([child.tag is ET.Comment for child in root.find('cputune')], [True, False] * 4)
         self.assertLessEqual({'memoryBacking', 'numatune', 'iothreads', 'cputune', 'cpu', 'on_poweroff'}, explained)
 
     @unittest.skipUnless(shutil.which('virt-xml-validate'), 'virt-xml-validate is not installed')
     def test_libvirts_schema(self):
-        variants = [dict(), dict(accel='kvm', pinning=PINNED, isolated=True), dict(hugepages='2M'),
+        variants = [dict(), dict(accel='kvm', pinning=PINNED, memory_node=0, isolated=True), dict(hugepages='2M'),
                     dict(hugepages='1G'), dict(qemu_ids=(1, 2), apparmor=True), dict(direct_io=False, io_uring=False)]
         for at, changes in enumerate(variants):
             path = self.file(f'{at}.xml', generate(domain(), setting(**changes)))

@@ -133,8 +133,8 @@ static inline uint32_t sc_lane_off(const struct sc_hlane *l, uint32_t at)
 	return l->buf_off + at;
 }
 
-#define SC_WAIT_INTERRUPTIBLE \
-	1u /* a signal ends the wait: the request is cancelled; -SC_ERESTART if it had not ended */
+/* A signal ends the wait: the request is cancelled; -SC_ERESTART if it had not ended. */
+#define SC_WAIT_INTERRUPTIBLE 1u
 
 /*
  * Publishes *s (its tag is filled in) and waits for its completion. Returns res, or -EIO after the deadline (the lane is

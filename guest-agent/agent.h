@@ -42,10 +42,12 @@ struct workers;
 /* Limits. Each is what one hostile session can take from the others. */
 #define AGENT_MAX_POLLERS 16u
 #define AGENT_MAX_WORKERS 64u
-#define AGENT_MAX_INFLIGHT \
-	1024u /* calls of one channel in execution; further ones stay in their lanes */
-#define AGENT_LANE_BUDGET     64u /* requests fetched from one lane before the next lane has its turn */
-#define AGENT_SESSION_HANDLES 66000u /* open handles of one session: all tickets and some roots */
+/* calls of one channel in execution; further ones stay in their lanes */
+#define AGENT_MAX_INFLIGHT 1024u
+/* requests fetched from one lane before the next lane has its turn */
+#define AGENT_LANE_BUDGET 64u
+/* open handles of one session: all tickets and some roots */
+#define AGENT_SESSION_HANDLES 66000u
 #define AGENT_DEFAULT_SPIN_US 50u
 #define AGENT_DEFAULT_WORKERS 8u
 #define AGENT_SYNC_TIMEOUT_NS 1000000000ll /* longest wait for the broker's SYNCED */
@@ -110,11 +112,11 @@ struct call {
 	uint64_t moved; /* READ, WRITE: bytes moved by earlier steps */
 	uint32_t cqe_flags;
 	uint16_t lane;
-	uint16_t state;	    /* enum call_state, meaningful in poller_return() */
-	uint32_t lane_life; /* of the lane when fetched; another one then: nobody waits any more */
-	bool at_worker;	    /* the poller's: a worker has it */
-	bool has_pos;	    /* holds h's position */
-	bool has_pos2;	    /* holds h2's position */
+	uint16_t state; /* enum call_state, meaningful in poller_return() */
+	/* of the lane when fetched; another one then: nobody waits any more */
+	uint32_t lane_life;
+	bool has_pos;  /* holds h's position */
+	bool has_pos2; /* holds h2's position */
 };
 
 /* Whoever executes operations: a poller or a worker. Its own thread alone uses it. */

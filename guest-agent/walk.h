@@ -35,7 +35,8 @@ struct walk_from {
 	const struct root *root; /* the export */
 	int base;		 /* O_PATH or better */
 	const char *path;	 /* NUL-terminated, not empty */
-	bool cached; /* do not block: -EAGAIN if it is not all in memory. The fast way only */
+	/* do not block: -EAGAIN if it is not all in memory. The fast way only */
+	bool cached;
 };
 
 /* How a path leaves the export; filled when a function returns -EXDEV. kind 0: it does not, the error is the file

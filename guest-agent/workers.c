@@ -116,8 +116,7 @@ static void spin(struct workers *w)
 	if (atomic_fetch_add_explicit(&w->spinning, 1, memory_order_relaxed) == 0) {
 		end = now_ns() + SPIN_NS;
 		do {
-			for (int i = 0; i < 16; i++)
-				__builtin_ia32_pause();
+			sched_yield(); /* to the poller, if it waits for this CPU: it would bring the next call */
 		} while (!atomic_load_explicit(&w->pending, memory_order_relaxed) &&
 			 now_ns() < end);
 	}

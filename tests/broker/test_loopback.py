@@ -532,28 +532,35 @@ class Malformed(Case):
             except BlockingIOError:
                 return s
 
-        before = self.broker.fds()
-        for how in range(3):
+        def attack(how):
             s = sticky()
-            c = self.client()
+            c = Client(self.broker)
             if how == 0:  # sent in a message that is in order but for its descriptor
                 c.send(peers.REQ, bytes(32), fds=[s.fileno()])
             elif how == 1:  # in a socket that is sent
                 a, b = socket.socketpair()
                 socket.send_fds(a, [b"x"], [s.fileno()])
                 c.send(99, fds=[b.fileno()])
-                a.close()
-                b.close()
             else:  # left in the queue of the connection
                 c.sock.sendall(b"bad")
                 c.send(99, fds=[s.fileno()])
-            s.close()
-            c.close()
+            os._exit(0)  # here, where nothing has been closed yet
+
+        before = self.broker.fds()
+        for how in range(3):
+            # In a process that ends: then nothing lingers but what the broker has.
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    attack(how)
+                finally:
+                    os._exit(0)
+            os.waitpid(pid, 0)
             t0 = time.monotonic()
             self.broker.status()
             self.client()
             self.assertLess(time.monotonic() - t0, 0.5)
-        wait_for(lambda: self.broker.fds() <= before + 3, 20)
+        wait_for(lambda: self.broker.fds() <= before + 6, 20)  # three clients, each with a pidfd
 
     def test_flood_of_connections(self):
         self.agent()

@@ -115,8 +115,9 @@ struct call {
 	uint16_t state; /* enum call_state, meaningful in poller_return() */
 	/* of the lane when fetched; another one then: nobody waits any more */
 	uint32_t lane_life;
-	bool has_pos;  /* holds h's position */
-	bool has_pos2; /* holds h2's position */
+	bool at_worker; /* the poller's: a worker has it */
+	bool has_pos;	/* holds h's position */
+	bool has_pos2;	/* holds h2's position */
 };
 
 /* Whoever executes operations: a poller or a worker. Its own thread alone uses it. */

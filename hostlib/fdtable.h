@@ -67,7 +67,8 @@ struct sc_data {
 	uint8_t out;  /* copied back after success */
 	uint8_t user; /* p is the program's: faults yield EFAULT */
 	uint8_t
-	    by_res; /* out: copy as many bytes as the result says (never more than len), not len */
+	    /* out: copy as many bytes as the result says (never more than len), not len */
+	    by_res;
 };
 
 /*

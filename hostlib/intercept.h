@@ -34,7 +34,8 @@ struct sc_thread {
 	    signal_pending; /* a deferred signal waits; interruptible waits return EINTR when they see it.
 					     Written by the signal handler on this same thread */
 	void *
-	    serve; /* the serving layer's per-thread state (lanes); NULL until its first remote call */
+	    /* the serving layer's per-thread state (lanes); NULL until its first remote call */
+	    serve;
 	uint32_t tid;
 	uint32_t flags;
 	struct {
@@ -43,8 +44,9 @@ struct sc_thread {
 		/* NULL, or called once after the call with its raw result; returns the program's result. Not called
 		 * if a handler left the call by siglongjmp. */
 		long (*after)(struct sc_thread *t, long result);
-	} native; /* see SC_NATIVE_CHANGED; reset by the interception layer before each dispatch */
-		  /* The interception layer's own fields follow in intercept-priv.h's struct. */
+		/* see SC_NATIVE_CHANGED; reset by the interception layer before each dispatch */
+	} native;
+	/* The interception layer's own fields follow in intercept-priv.h's struct. */
 };
 
 static inline struct sc_thread *sc_self(void)

@@ -35,7 +35,8 @@ struct sc_route {
 	uint32_t index;
 	uint32_t len; /* of prefix, without NUL */
 	char prefix
-	    [SC_PATH_BUF]; /* normalised absolute host path without trailing slash; "" stands for "/" */
+	    /* normalised absolute host path without trailing slash; "" stands for "/" */
+	    [SC_PATH_BUF];
 	char export[SC_PATH_BUF]; /* below the domain's root, "" for the root itself */
 	bool shadows;		  /* the host has something at this path, too */
 };

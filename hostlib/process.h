@@ -59,7 +59,8 @@ struct sc_serve_thread {
 	bool force_walk;   /* path.c: the call is looked at again after it failed natively */
 	void *exec_mem;	   /* exec.c: what an exec under way points to */
 	void *exec_remote; /* exec_remote.c: likewise */
-	struct sc_serve_thread *all; /* list of all that were ever made; they are never unmapped */
+	/* list of all that were ever made; they are never unmapped */
+	struct sc_serve_thread *all;
 	struct sc_serve_counts counts; /* of all threads that had this structure */
 	char path[2][SC_PATH_BUF];     /* paths that t->native points to */
 	uint8_t scratch[16384];	       /* for one handler at a time: iovecs and the like */

@@ -63,7 +63,9 @@ struct hsc_sqe {
 	struct hsc_ring *ring;
 	uint32_t index;
 	int32_t
-	    error; /* set by a prep function that found its arguments wrong: the request completes with it */
+	    /* set by a prep function that found its arguments wrong: the request completes with
+	     * it */
+	    error;
 	uint64_t slot[8];
 	void *tmp[2]; /* buffers that go when the request completes */
 	void *stat;   /* struct statx to be filled */

@@ -55,8 +55,8 @@
 #define SC_MAX_ENTRIES	   256u /* slots per lane; a power of two */
 #define SC_DEFAULT_LANES   128u
 #define SC_DEFAULT_ENTRIES 256u
-#define SC_LANE_BUF_SIZE \
-	(64u * 1024u) /* bytes of arena that belong to each lane; see struct sc_layout */
+/* bytes of arena that belong to each lane; see struct sc_layout */
+#define SC_LANE_BUF_SIZE    (64u * 1024u)
 #define SC_MIN_CHANNEL_SIZE (1u << 20)
 #define SC_MAX_CHANNEL_SIZE (1u << 30)
 #define SC_DEFAULT_CHANNEL  (16u << 20)
@@ -106,11 +106,11 @@ static_assert(offsetof(struct sc_channel_host, lanes) == 192, "wire");
 
 /* Guest page. Written by the agent; the process only reads, and believes nothing. */
 struct sc_channel_guest {
-	uint32_t
-	    asleep; /* line 0: 1 while the channel's poller sleeps: ring the doorbell after publishing */
+	/* line 0: 1 while the channel's poller sleeps: ring the doorbell after publishing */
+	uint32_t asleep;
 	uint8_t pad0[60];
-	uint64_t
-	    heartbeat; /* line 1: incremented (relaxed) by the poller at least every 100 ms while calls pend */
+	/* line 1: incremented (relaxed) by the poller at least every 100 ms while calls pend */
+	uint64_t heartbeat;
 	uint32_t incarnation; /* the incarnation of the agent that polls */
 	uint8_t pad1[52];
 	uint8_t pad2[SC_PAGE - 128];
@@ -145,9 +145,10 @@ struct sc_slot {
 	uint32_t tag;	 /* chosen by the host, echoed in the completion */
 	uint64_t handle; /* object, or base directory of a path */
 	uint64_t off;	 /* file offset or other 64-bit argument */
-	uint32_t buf;	 /* first buffer: offset from the channel's start; must lie in the arena */
-	uint32_t len;	 /* its length in bytes */
-	uint32_t buf2;	 /* second buffer, likewise */
+	/* first buffer: offset from the channel's start; must lie in the arena */
+	uint32_t buf;
+	uint32_t len;  /* its length in bytes */
+	uint32_t buf2; /* second buffer, likewise */
 	uint32_t len2;
 	uint64_t arg0;
 	uint64_t arg1;

@@ -19,10 +19,10 @@
 enum sc_msg_type {
 	/* agent to broker */
 	SC_MSG_HELLO = 1, /* struct sc_msg_hello: first message of an incarnation */
-	SC_MSG_ATTACHED =
-	    2, /* struct sc_msg_status: ATTACH is done (status 0) or failed (-errno) */
-	SC_MSG_DETACHED =
-	    3, /* struct sc_msg_status: the agent has let go of the slot; no access after this */
+	/* struct sc_msg_status: ATTACH is done (status 0) or failed (-errno) */
+	SC_MSG_ATTACHED = 2,
+	/* struct sc_msg_status: the agent has let go of the slot; no access after this */
+	SC_MSG_DETACHED = 3,
 	SC_MSG_LOG = 4,	     /* struct sc_msg_log */
 	SC_MSG_QUIESCED = 5, /* struct sc_msg_status: answer to QUIESCE */
 	SC_MSG_SYNC =
@@ -34,22 +34,22 @@ enum sc_msg_type {
 				agent unmounts after it has exited */
 
 	/* broker to agent */
-	SC_MSG_START =
-	    33, /* struct sc_msg_start: answer to HELLO. Loopback: carries the state region's memfd */
+	/* struct sc_msg_start: answer to HELLO. Loopback: carries the state region's memfd */
+	SC_MSG_START = 33,
 	SC_MSG_REFUSE = 34, /* struct sc_msg_log: text says why (versions); the agent exits */
 	SC_MSG_ATTACH =
 	    35, /* struct sc_msg_attach. Loopback: carries memfd, call eventfd (host to agent), kick eventfd
 				(agent to host), in this order */
-	SC_MSG_DETACH =
-	    36, /* struct sc_msg_detach: end this session: finish or cancel its calls, free what it owns */
-	SC_MSG_RELEASE =
-	    37, /* struct sc_msg_release: these tickets have no holder left: close what they name */
-	SC_MSG_QUIESCE =
-	    38, /* header only: finish calls, write back, sync. New calls wait in their lanes */
+	/* struct sc_msg_detach: end this session: finish or cancel its calls, free what it owns */
+	SC_MSG_DETACH = 36,
+	/* struct sc_msg_release: these tickets have no holder left: close what they name */
+	SC_MSG_RELEASE = 37,
+	/* header only: finish calls, write back, sync. New calls wait in their lanes */
+	SC_MSG_QUIESCE = 38,
 	SC_MSG_SHUTDOWN = 39, /* header only: quiesce, unmount, power off */
 	SC_MSG_SYNCED = 40,   /* header only */
-	SC_MSG_PROC_EXIT =
-	    41, /* struct sc_msg_proc_exit: this process is gone: drop the POSIX locks it owned */
+	/* struct sc_msg_proc_exit: this process is gone: drop the POSIX locks it owned */
+	SC_MSG_PROC_EXIT = 41,
 };
 
 struct sc_msg_hdr {
@@ -96,8 +96,8 @@ struct sc_msg_start {
 	uint32_t abi;	      /* the broker's */
 	uint64_t features;    /* accepted */
 	uint64_t epoch;	      /* random; constant for the life of the domain's state region */
-	uint32_t
-	    state_size; /* bytes of the state region, a multiple of SC_PAGE, at most slot_size */
+	/* bytes of the state region, a multiple of SC_PAGE, at most slot_size */
+	uint32_t state_size;
 	uint32_t max_spin_us; /* upper bound for a poller's spin without work; 0: default */
 };
 
@@ -157,8 +157,8 @@ struct sc_state_header {
 	uint32_t incarnation; /* stored (release) by the agent when it serves */
 	uint32_t npollers;
 	uint64_t heartbeat; /* relaxed, at least every second, by the agent's main thread */
-	uint64_t
-	    ready_ns; /* guest CLOCK_BOOTTIME when the agent was ready, nanoseconds: boot time */
+	/* guest CLOCK_BOOTTIME when the agent was ready, nanoseconds: boot time */
+	uint64_t ready_ns;
 	uint64_t pad[3];
 	/* counters since this incarnation's start; relaxed stores by pollers */
 	uint64_t ops[128];    /* by enum sc_op */

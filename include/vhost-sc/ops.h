@@ -33,9 +33,8 @@
 #include <stdint.h>
 
 #define SC_PATH_BUF 4096u /* bytes of every path buffer, PATH_MAX with its NUL */
-#define SC_MAX_IO     \
-	(4u * 1024u * \
-	 1024u) /* most bytes that one operation moves; longer calls are split by the host */
+/* most bytes that one operation moves; longer calls are split by the host */
+#define SC_MAX_IO (4u * 1024u * 1024u)
 
 enum sc_op {
 	/* Nothing. res = arg0. Answered by the poller itself: the null call of the benchmarks. */
@@ -75,8 +74,9 @@ enum sc_op {
 	 * length. */
 	SC_OP_READLINK = 11,
 	SC_OP_MKDIR = 12, /* base, path; arg0 = mode | umask << 16 */
-	SC_OP_MKNOD =
-	    13, /* base, path; arg0 = mode with type | umask << 16; arg1 = dev (devices: EPERM unless uid 0) */
+	/* base, path; arg0 = mode with type | umask << 16; arg1 = dev (devices: EPERM unless uid
+	 * 0) */
+	SC_OP_MKNOD = 13,
 	SC_OP_UNLINK = 14,  /* base, path; arg0 = 0 or AT_REMOVEDIR */
 	SC_OP_SYMLINK = 15, /* base, path: the new link; buf2/len2 in: its text */
 	/* handle/buf: old; arg1 = base and buf2/len2 in: new; arg0 = RENAME_* flags. */
@@ -86,8 +86,8 @@ enum sc_op {
 	/* Base, path, or the handle itself with AT_EMPTY_PATH in arg0; off = new length. */
 	SC_OP_TRUNCATE = 18,
 	SC_OP_CHMOD = 19, /* base, path; arg0 = AT_* flags; arg1 = mode */
-	SC_OP_CHOWN =
-	    20, /* base, path; arg0 = AT_* flags; arg1 = uid (low 32) | gid (high 32), ~0: unchanged */
+	/* base, path; arg0 = AT_* flags; arg1 = uid (low 32) | gid (high 32), ~0: unchanged */
+	SC_OP_CHOWN = 20,
 	/* base, path; arg0 = AT_* flags; buf2/len2 in: struct sc_times, or len2 = 0: both now. */
 	SC_OP_UTIMENS = 21,
 	/* Extended attributes: base, path; arg0 = AT_* flags. buf2 in: name (not NUL-terminated, len2 bytes).
@@ -98,8 +98,8 @@ enum sc_op {
 	SC_OP_SETXATTR = 23,
 	SC_OP_LISTXATTR = 24,
 	SC_OP_REMOVEXATTR = 25,
-	SC_OP_STATFS =
-	    26, /* base, path or AT_EMPTY_PATH in arg0; buf2/len2 out: struct sc_statfs */
+	/* base, path or AT_EMPTY_PATH in arg0; buf2/len2 out: struct sc_statfs */
+	SC_OP_STATFS = 26,
 	SC_OP_FALLOCATE = 27, /* handle; off = offset; arg1 = length; arg0 = FALLOC_FL_* */
 	/* handle; arg0 = SC_SYNC_*; off, arg1 = offset and length, arg2 = flags for SC_SYNC_RANGE. */
 	SC_OP_SYNC = 28,
@@ -140,8 +140,8 @@ enum sc_op {
 #define SC_SLOT_F_CURPOS2 (1u << 1) /* the second handle likewise */
 
 /* Completion flags. */
-#define SC_CQE_F_CROSS \
-	(1u << 0) /* the path leads out of the export: see struct sc_cross in its buffer */
+/* the path leads out of the export: see struct sc_cross in its buffer */
+#define SC_CQE_F_CROSS	   (1u << 0)
 #define SC_CQE_F_CROSS2	   (1u << 1) /* the same for the second path (in buf2) */
 #define SC_CQE_TYPE_SHIFT  16	     /* bits 16..19: S_IFMT >> 12 of the file opened or granted */
 #define SC_CQE_TYPE(flags) (((flags) >> SC_CQE_TYPE_SHIFT) & 0xfu)
@@ -155,8 +155,8 @@ struct sc_cross {
 	char rest[]; /* not NUL-terminated */
 };
 #define SC_CROSS_ABS 1 /* rest is an absolute path of the host */
-#define SC_CROSS_UP \
-	2 /* rest (possibly empty) is relative to the parent of the directory that the export stands for */
+/* rest (possibly empty) is relative to the parent of the directory that the export stands for */
+#define SC_CROSS_UP 2
 
 /* As struct statx, without its padding games. */
 struct sc_stat {
@@ -169,8 +169,8 @@ struct sc_stat {
 	uint32_t blksize;
 	uint32_t uid;
 	uint32_t gid;
-	uint32_t
-	    dev_major; /* of the file system, in the domain; the host maps it to a number of its own */
+	/* of the file system, in the domain; the host maps it to a number of its own */
+	uint32_t dev_major;
 	uint32_t dev_minor;
 	uint32_t rdev_major;
 	uint32_t rdev_minor;

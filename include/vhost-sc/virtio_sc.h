@@ -40,7 +40,8 @@
 
 #define VIRTIO_SC_SHMEM_WINDOW 0 /* id of the shared memory region that is the window */
 
-#define VIRTIO_SC_MAX_CHANNELS	   1000 /* bounded by QEMU's 1,024 virtqueues; 254 with vhost-user */
+/* bounded by QEMU's 1,024 virtqueues; 254 with vhost-user */
+#define VIRTIO_SC_MAX_CHANNELS	   1000
 #define VIRTIO_SC_DEFAULT_CHANNELS 127
 #define VIRTIO_SC_DEFAULT_WINDOW   (2ULL << 30) /* bytes: 128 slots of 16 MiB */
 

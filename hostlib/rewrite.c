@@ -424,12 +424,14 @@ static int64_t function_before(const struct object *o, uint64_t address)
  * page? */
 static bool has_syscall(uint64_t page, uint64_t at, uint64_t end)
 {
-	const uint8_t *code;
+	const uint8_t *code = (const uint8_t *)page;
+	uint64_t i = at < page ? 0 : at - page;
+	uint64_t size = end > page + SC_PAGE ? SC_PAGE : end - page;
 
-	at = at < page ? page : at;
-	end = end > page + SC_PAGE ? page + SC_PAGE : end;
-	for (code = (const uint8_t *)at; (uint64_t)code + 1 < end; code++)
-		if (code[0] == 0x0f && code[1] == 0x05)
+	for (; i + 1 < size; i++)
+		/* Text is never at address 0, which the analyzer cannot know. */
+		if (code[i] == 0x0f &&
+		    code[i + 1] == 0x05) /* NOLINT(clang-analyzer-core.NullDereference) */
 			return true;
 	return false;
 }

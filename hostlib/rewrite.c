@@ -430,8 +430,8 @@ static bool has_syscall(uint64_t page, uint64_t at, uint64_t end)
 
 	for (; i + 1 < size; i++)
 		/* Text is never at address 0, which the analyzer cannot know. */
-		if (code[i] == 0x0f &&
-		    code[i + 1] == 0x05) /* NOLINT(clang-analyzer-core.NullDereference) */
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
+		if (code[i] == 0x0f && code[i + 1] == 0x05)
 			return true;
 	return false;
 }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # what: limits: file size (SIGXFSZ, EFBIG), descriptors (EMFILE), large files, long names and paths
 # needs: python3
-# filter: s/line [0-9]+: [0-9]+ File/File/
+# filter: s/line [0-9]+: +[0-9]+ File/File/
 set -u
 cd "$D" || exit 1
 (ulimit -f 8; head -c 20000 /dev/zero > big; echo "status $?"); stat -c %s big

@@ -59,6 +59,7 @@ struct options {
 	uint32_t npollers;
 	uint32_t nworkers;
 	uint32_t max_spin_us;		  /* 0: the broker's, or AGENT_DEFAULT_SPIN_US */
+	bool sandbox;			  /* filter system calls */
 	int log_level;			  /* as syslog: 3 errors .. 7 debug */
 	uint32_t ncpus;			  /* entries of cpus; 0: no pinning */
 	uint16_t cpus[AGENT_MAX_POLLERS]; /* the CPU of each poller */

@@ -6,6 +6,7 @@
 #include "locks.h"
 #include "log.h"
 #include "poller.h"
+#include "sandbox.h"
 #include "session.h"
 #include "storage.h"
 #include "transport.h"
@@ -261,6 +262,8 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m,
 		log_error("not enough memory for the tables");
 		return false;
 	}
+	if (agent->opt.sandbox)
+		sandbox_enter();
 	if (!start_threads(agent))
 		return false;
 	announce(ct, m);
@@ -706,8 +709,10 @@ int control_run(struct agent *agent)
 	ct->tr = agent->tr;
 	ct->signal_fd = make_signal_fd();
 	ct->running = true;
-	if (ct->signal_fd < 0 || send_hello(ct) || !receive_start(ct))
+	if (ct->signal_fd < 0 || send_hello(ct) || !receive_start(ct)) {
+		free(ct);
 		return EXIT_PROBLEM;
+	}
 	serve(ct);
 	return end(ct);
 }

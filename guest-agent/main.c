@@ -51,6 +51,7 @@ enum option_id {
 	OPT_WORKERS,
 	OPT_SPIN,
 	OPT_LEVEL,
+	OPT_NO_SANDBOX,
 	OPT_HELP,
 	OPT_VERSION,
 };
@@ -153,6 +154,9 @@ static void parse_option(struct options *o, int id, char *value)
 	case OPT_LEVEL:
 		o->log_level = parse_level(value);
 		break;
+	case OPT_NO_SANDBOX:
+		o->sandbox = false;
+		break;
 	case OPT_HELP:
 		fputs(usage, stdout);
 		exit(0);
@@ -169,8 +173,10 @@ static void parse_options(struct options *o, int argc, char **argv)
 {
 	int id;
 
-	*o = (struct options){
-	    .npollers = 1, .nworkers = AGENT_DEFAULT_WORKERS, .log_level = LOG_INFO};
+	*o = (struct options){.npollers = 1,
+			      .nworkers = AGENT_DEFAULT_WORKERS,
+			      .sandbox = true,
+			      .log_level = LOG_INFO};
 	while ((id = getopt_long(argc, argv, "", long_options, NULL)) != -1)
 		parse_option(o, id, optarg);
 	if (optind < argc)

@@ -792,7 +792,7 @@ static uint32_t poller_round_once(struct poller *p)
 /* Spins until a round does something or the time is over. True: it did. */
 static bool poller_spin(struct poller *p)
 {
-	int64_t start = now_ns(), now = start;
+	int64_t start = now_ns(), now;
 
 	do {
 		for (int i = 0; i < 32; i++) {

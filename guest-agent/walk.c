@@ -124,7 +124,7 @@ static int at_top(const struct walker *w, bool *export_root)
 
 static int step_up(struct walker *w, const struct step_name *n)
 {
-	bool export_root;
+	bool export_root = false;
 	int top = at_top(w, &export_root), fd;
 
 	if (top < 0)
@@ -344,7 +344,7 @@ static int open_place(const struct place *place, struct open_how *how)
 {
 	int fd;
 
-	if (!place->name[0])
+	if (!place->name || !place->name[0])
 		return walk_reopen(place->dir, how);
 	how->resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
 	fd = sys_openat2(place->dir, place->name, how);

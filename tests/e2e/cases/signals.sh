@@ -100,7 +100,7 @@ done.set()
 t.join()
 print("whole")
 EOT
-timeout 1 sh -c 'while :; do echo x > spin; cat spin > /dev/null; done'; echo "status $?"; cat spin
+timeout 1 sh -c 'while :; do echo x > spin; cat spin > /dev/null; done'; echo "status $?"
 (trap 'echo term >> trapped; exit 3' TERM; echo $BASHPID > pid; while :; do echo y > spin2; done) & sleep 0.3; kill "$(cat pid)"; wait $!; echo "status $?"; cat trapped
 sh -c 'echo $$ > pid2; exec sleep 20' & sleep 0.3; kill -9 "$(cat pid2)"; wait $! 2>/dev/null; echo "status $?"; rm -f pid pid2 spin spin2
 sh -c 'kill -STOP $$; echo continued > cont' & sleep 0.3; kill -CONT $!; wait $!; cat cont

@@ -31,6 +31,7 @@
 #include "broker.h"
 #include "closer.h"
 #include "log.h"
+#include "sandbox.h"
 #include "sock.h"
 
 static const char usage[] =
@@ -682,6 +683,18 @@ static int to_background(int *report)
 	return 0;
 }
 
+/* Leak detection is by ptrace. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED true
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED false
+#endif
+
 /* The child is ready: it lets the parent end, and standard input and output go. */
 static void report_ready(const struct config *cfg, int report)
 {
@@ -722,6 +735,10 @@ int main(int argc, char **argv)
 		err = log_open(cfg.log_file);
 	if (err)
 		die("%s: %s", cfg.log_file ? cfg.log_file : "cannot start", strerror(-err));
+	if (!SANITIZED)
+		err = sandbox_enter();
+	if (err)
+		die("cannot enter the sandbox: %s", strerror(-err));
 	err = start(&b);
 	if (!err && cfg.pidfile)
 		err = write_pidfile(cfg.pidfile);

@@ -436,13 +436,18 @@ class Tickets(Case):
             while status == 0 and len(c.tickets) < 300:
                 status, _ = c.more_tickets(32)
             self.assertEqual(status, errno.ENFILE)
-            # New connections are ended, not left hanging.
-            others = [self.client() for _ in range(3)]
-            with self.assertRaises((Closed, BrokenPipeError)):
-                for other in others:
-                    self.assertNotEqual(other.attach()["status"], peers.OK)
+            # New programs are refused or turned away, not left hanging.
+            for _ in range(3):
+                other = self.client()
+                try:
+                    other.request()
+                    self.assertNotEqual(other.reply(20)["status"], peers.OK)
+                except (Closed, BrokenPipeError, ConnectionResetError):
+                    pass
+                other.close()
             c.close_tickets()
-            a.expect_release()
+            a.collect(peers.RELEASE)
+            a.sync()
             self.assertEqual(c.more_tickets(5)[0], 0)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, old)
@@ -850,6 +855,20 @@ class CommandLine(unittest.TestCase):
             p = self.run_broker(*args)
             self.assertEqual(p.returncode, 2, args)
             self.assertIn(text, p.stderr)
+
+    def test_sandbox(self):
+        """Privileges are given up before anything is read, and stay so over a restart."""
+        b = Broker()
+        def flags():
+            with open("/proc/%d/status" % b.proc.pid, encoding="ascii") as f:
+                return dict(line.split(":\t") for line in f.read().splitlines() if ":\t" in line)
+        if flags()["NoNewPrivs"] == "1":  # a broker with a sanitizer has no sandbox
+            filters = flags().get("Seccomp_filters")
+            b.ctl("restart")
+            wait_for(lambda: b.answers() and b.status()["broker"]["restarts"] == 1)
+            self.assertEqual(flags()["NoNewPrivs"], "1")
+            self.assertEqual(flags().get("Seccomp_filters"), filters)
+        b.stop()
 
     def test_daemonize(self):
         b = Broker()

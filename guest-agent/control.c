@@ -262,10 +262,10 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m,
 		log_error("not enough memory for the tables");
 		return false;
 	}
-	if (agent->opt.sandbox)
-		sandbox_enter();
 	if (!start_threads(agent))
 		return false;
+	if (agent->opt.sandbox)
+		sandbox_enter();
 	announce(ct, m);
 	log_info("serving %s as incarnation %u: %u pollers, %u workers, transport %s",
 		 agent->opt.root, m->incarnation, agent->npollers, agent->opt.nworkers,

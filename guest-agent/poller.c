@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -497,7 +498,7 @@ uint16_t poller_personality(struct poller *p, const struct cred *cred)
 {
 	int id;
 
-	if (!p->actor.wardrobe.privileged)
+	if (!p->has_ring || !p->actor.wardrobe.privileged)
 		return 0;
 	if (p->personality[cred->index])
 		return (uint16_t)(p->personality[cred->index] - 1);
@@ -841,9 +842,33 @@ static void *poller_main(void *arg)
 
 /* ---- start and stop ---- */
 
+/* What the ring is for, and nothing else: a system call filter does not see what goes through it. */
+static int restrict_ring(struct io_uring *ring)
+{
+	static const uint8_t sqes[] = {IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC,
+				       IORING_OP_FALLOCATE, IORING_OP_FADVISE};
+	struct io_uring_restriction r[sizeof(sqes) + 1] = {0};
+
+	for (size_t i = 0; i < sizeof(sqes); i++) {
+		r[i].opcode = IORING_RESTRICTION_SQE_OP;
+		r[i].sqe_op = sqes[i];
+	}
+	r[sizeof(sqes)].opcode = IORING_RESTRICTION_REGISTER_OP;
+	r[sizeof(sqes)].register_op = IORING_REGISTER_PERSONALITY;
+	/* Raw calls: Debian 12's liburing does not export its functions for these. */
+	if (syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_RESTRICTIONS, r,
+		    sizeof(sqes) + 1) < 0)
+		return -errno;
+	return syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
+		       0) < 0
+		   ? -errno
+		   : 0;
+}
+
 static void start_ring(struct poller *p)
 {
-	struct io_uring_params params = {.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+	struct io_uring_params params = {.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
+						  IORING_SETUP_R_DISABLED,
 					 .cq_entries = RING_CQ};
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
 	int err = io_uring_queue_init_params(RING_ENTRIES, &p->ring, &params);
@@ -854,8 +879,9 @@ static void start_ring(struct poller *p)
 		return;
 	}
 	p->personality = calloc(CREDS_MAX, sizeof(*p->personality));
-	if (!p->personality || epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->ring.ring_fd, &ev) < 0) {
-		log_warning("poller %u: cannot wait for io_uring: workers do its part", p->index);
+	if (!p->personality || restrict_ring(&p->ring) < 0 ||
+	    epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->ring.ring_fd, &ev) < 0) {
+		log_warning("poller %u: cannot set io_uring up: workers do its part", p->index);
 		io_uring_queue_exit(&p->ring);
 		return;
 	}

@@ -3,8 +3,8 @@
  * sandbox.c - see sandbox.h.
  *
  * One list, grouped by who makes the calls. Calls that are allowed whatever their arguments cost next to nothing: the
- * kernel (5.11 and later) keeps them in a bitmap and does not run the filter. Two are looked into: ioctl, for its number,
- * and clone, which may make threads only (clone3 hides its flags in memory: it is refused, and libc falls back to clone).
+ * kernel (5.11 and later) keeps them in a bitmap and does not run the filter. Looked into are ioctl, for its number, and
+ * clone, which may make threads only (clone3 hides its flags in memory: it is refused, and libc falls back to clone).
  */
 #include "sandbox.h"
 
@@ -62,12 +62,11 @@ static const int allowed[] = {
     SCMP_SYS(sendmsg),
     SCMP_SYS(poll),
     SCMP_SYS(ppoll),
-    SCMP_SYS(epoll_create1),
+
     SCMP_SYS(epoll_ctl),
     SCMP_SYS(epoll_wait),
     SCMP_SYS(epoll_pwait),
-    SCMP_SYS(eventfd2),
-    SCMP_SYS(io_uring_setup),
+
     SCMP_SYS(io_uring_enter),
     SCMP_SYS(io_uring_register),
     /* creds.c, storage.c: acting as the caller */
@@ -75,7 +74,7 @@ static const int allowed[] = {
     SCMP_SYS(setresgid),
     SCMP_SYS(setgroups),
     SCMP_SYS(umask),
-    SCMP_SYS(unshare),
+
     /* walk.c, storage_open.c */
     SCMP_SYS(openat2),
     SCMP_SYS(openat),
@@ -144,6 +143,9 @@ static int add_rules(scmp_filter_ctx ctx)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
 				       SCMP_A1_32(SCMP_CMP_EQ, (uint32_t)ioctls[i], 0));
 	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(unshare), 1,
+				       SCMP_A0(SCMP_CMP_EQ, CLONE_FS, 0)); /* workers' umasks */
+	if (!err)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
 				       SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
 	return err;
@@ -154,6 +156,8 @@ bool sandbox_enter(void)
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
 	int err = ctx ? add_rules(ctx) : -ENOMEM;
 
+	if (!err)
+		err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1); /* all threads at once */
 	if (!err)
 		err = seccomp_load(ctx);
 	if (ctx)

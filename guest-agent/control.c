@@ -27,12 +27,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#define START_WAIT_MS	10000 /* for the broker's answer to HELLO */
-#define HEARTBEAT_MS	500
-#define QUIESCE_WAIT_MS 15000 /* for calls to finish; sc-init gives 20 s in all */
-#define RECONNECT_MS	5000  /* loopback: for a broker that hung up */
-#define HANDLES_MAX	1000000u
-#define FDS_RESERVED	512u /* descriptors that are not open files of callers */
+#define START_WAIT_MS	 10000 /* for the broker's answer to HELLO */
+#define HEARTBEAT_MS	 500
+#define QUIESCE_WAIT_MS	 15000 /* for calls to finish; sc-init gives 20 s in all */
+#define RECONNECT_MS	 5000  /* loopback: for a broker that hung up */
+#define HANDLES_MAX	 1000000u
+#define BYTES_PER_HANDLE 8192u
+#define FDS_RESERVED	 512u /* descriptors that are not open files of callers */
 
 enum quiesce {
 	Q_NONE,
@@ -196,10 +197,20 @@ static void announce(struct control *ct, const struct sc_msg_start *m)
 
 /* ---- start ---- */
 
+/* How many open files fit into memory: each pins two or three kernel objects, and a caller may hold as many as he can. */
+static uint32_t handles_by_memory(void)
+{
+	long pages = sysconf(_SC_PHYS_PAGES);
+	uint64_t n = pages > 0 ? (uint64_t)pages * SC_PAGE / BYTES_PER_HANDLE : HANDLES_MAX;
+
+	return n < HANDLES_MAX ? (uint32_t)n : HANDLES_MAX;
+}
+
 /* Raises the limit of open files as far as it goes. Returns how many handles there may be. */
 static uint32_t raise_limits(void)
 {
 	struct rlimit rl = {.rlim_cur = HANDLES_MAX, .rlim_max = HANDLES_MAX};
+	uint32_t max = handles_by_memory();
 
 	if (setrlimit(RLIMIT_NOFILE, &rl) < 0) { /* not privileged: as far as allowed */
 		if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
@@ -209,7 +220,22 @@ static uint32_t raise_limits(void)
 	}
 	if (rl.rlim_cur <= 2 * FDS_RESERVED)
 		return (uint32_t)rl.rlim_cur / 2;
-	return (uint32_t)(rl.rlim_cur < HANDLES_MAX ? rl.rlim_cur : HANDLES_MAX) - FDS_RESERVED;
+	return rl.rlim_cur - FDS_RESERVED < max ? (uint32_t)rl.rlim_cur - FDS_RESERVED : max;
+}
+
+/* Makes the tables. */
+static bool make_tables(struct agent *agent)
+{
+	uint32_t max = raise_limits(),
+		 one = max - max / 4; /* a single session leaves some to the others */
+
+	agent->handles = handles_new(max, agent->incarnation);
+	agent->sessions = sessions_new(one < AGENT_SESSION_HANDLES ? one : AGENT_SESSION_HANDLES);
+	agent->locks = locks_new(agent);
+	if (agent->handles && agent->sessions && agent->locks)
+		return true;
+	log_error("not enough memory for the tables");
+	return false;
 }
 
 static bool start_threads(struct agent *agent)
@@ -255,13 +281,8 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m,
 		agent->max_spin_us = m->max_spin_us;
 	if (agent->opt.max_spin_us)
 		agent->max_spin_us = agent->opt.max_spin_us;
-	agent->handles = handles_new(raise_limits(), m->incarnation);
-	agent->sessions = sessions_new();
-	agent->locks = locks_new(agent);
-	if (!agent->handles || !agent->sessions || !agent->locks) {
-		log_error("not enough memory for the tables");
+	if (!make_tables(agent))
 		return false;
-	}
 	if (!start_threads(agent))
 		return false;
 	if (agent->opt.sandbox)
@@ -668,7 +689,8 @@ static void serve(struct control *ct)
 			log_error("poll: %m");
 		if (p[1].revents)
 			take_signals(ct);
-		if (p[0].revents && !receive(ct))
+		/* What was sent before a hang-up is still there to be received. */
+		if (p[0].revents && (!receive(ct) || p[0].revents & (POLLHUP | POLLERR | POLLNVAL)))
 			broker_gone(ct);
 		take_mailbox(ct);
 		if (now_ns() >= ct->beat_at)

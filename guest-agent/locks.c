@@ -62,6 +62,8 @@ struct lock {
 
 struct waiter {
 	struct waiter *next; /* in the file's queue, or in the list of the syncing */
+	struct waiter *all_next, **all_link; /* in the list of all the blocked */
+	struct file *file;		     /* whose queue it is in; NULL: it is syncing */
 	struct call *call;
 	struct lock want;
 	enum action action;
@@ -85,6 +87,7 @@ struct locks {
 	pthread_mutex_t lock; /* guards everything below */
 	struct file *files[BUCKETS];
 	struct holder *holders[BUCKETS];
+	struct waiter *blocked; /* all, newest first */
 	struct waiter *syncing;
 };
 
@@ -246,23 +249,17 @@ static bool waits_for(struct locks *l, uint32_t process, uint32_t target, uint32
 {
 	if (depth > 16)
 		return false;
-	for (uint32_t b = 0; b < BUCKETS; b++) {
-		for (struct file *f = l->files[b]; f; f = f->next) {
-			for (struct waiter *w = f->queue; w; w = w->next) {
-				if (!*steps || !--*steps)
-					return false;
-				if (w->want.kind != KIND_POSIX || w->want.owner != process)
-					continue;
-				for (struct lock *k = f->records; k && *steps;
-				     k = k->next, --*steps) {
-					if (k->kind != KIND_POSIX || !conflicts(k, &w->want))
-						continue;
-					if (k->owner == target ||
-					    waits_for(l, (uint32_t)k->owner, target, depth + 1,
-						      steps))
-						return true;
-				}
-			}
+	for (struct waiter *w = l->blocked; w; w = w->all_next) {
+		if (!*steps || !--*steps)
+			return false;
+		if (w->want.kind != KIND_POSIX || w->want.owner != process)
+			continue;
+		for (struct lock *k = w->file->records; k && *steps; k = k->next, --*steps) {
+			if (k->kind != KIND_POSIX || !conflicts(k, &w->want))
+				continue;
+			if (k->owner == target ||
+			    waits_for(l, (uint32_t)k->owner, target, depth + 1, steps))
+				return true;
 		}
 	}
 	return false;
@@ -472,7 +469,8 @@ static void ask_sync(struct locks *l, struct waiter *w)
 		log_error("waking main: %m");
 }
 
-static void enqueue(struct file *f, struct waiter *w)
+/* Puts a waiter last into its file's queue. */
+static void block(struct locks *l, struct file *f, struct waiter *w)
 {
 	struct waiter **link = &f->queue;
 
@@ -480,6 +478,26 @@ static void enqueue(struct file *f, struct waiter *w)
 		link = &(*link)->next;
 	w->next = NULL;
 	*link = w;
+	w->file = f;
+	w->all_next = l->blocked;
+	w->all_link = &l->blocked;
+	if (l->blocked)
+		l->blocked->all_link = &w->all_next;
+	l->blocked = w;
+}
+
+/* Takes it out again. */
+static void unblock(struct waiter *w)
+{
+	struct waiter **link = &w->file->queue;
+
+	while (*link != w)
+		link = &(*link)->next;
+	*link = w->next;
+	w->file = NULL;
+	*w->all_link = w->all_next;
+	if (w->all_next)
+		w->all_next->all_link = w->all_link;
 }
 
 #define STILL_WAITING 1
@@ -560,7 +578,7 @@ static enum step submit(struct locks *l, struct call *c, const struct lock *want
 		else if (sync)
 			ask_sync(l, w);
 		else
-			enqueue(f, w);
+			block(l, f, w);
 	}
 	if (f)
 		file_forget(l, f);
@@ -584,7 +602,7 @@ static void retry(struct locks *l, struct waiter *w)
 	if (res == STILL_WAITING)
 		res = answer_conflict(l, f, w->call, &w->want, w->action, true, k, &sync);
 	if (res == STILL_WAITING)
-		enqueue(f, w);
+		block(l, f, w);
 	else
 		end_wait(w, res);
 	if (f)
@@ -594,26 +612,26 @@ static void retry(struct locks *l, struct waiter *w)
 /* Something was released: who can have its lock now, takes it, in the order of their coming. */
 static void wake_file(struct locks *l, struct file *f)
 {
-	struct waiter **link = &f->queue, *w;
+	struct waiter *w = f->queue;
 
-	while ((w = *link)) {
+	while (w) {
 		struct call *c = w->call;
 		int64_t res;
 
 		if (!handle_is_live(c->h)) {
 			res = -EBADF;
 		} else if (find_conflict(f, &w->want)) {
-			link = &w->next;
+			w = w->next;
 			continue;
 		} else {
 			res = w->want.kind == KIND_FLOCK
 				  ? apply_flock(l, f, &w->want, process_of(c))
 				  : apply_record(l, f, &w->want, process_of(c));
 		}
-		*link = w->next;
+		unblock(w);
 		end_wait(w, res);
 		/* Setting a lock may have shrunk another of the same owner (or merged): those before may go on now. */
-		link = &f->queue;
+		w = f->queue;
 	}
 }
 
@@ -820,10 +838,10 @@ static bool is_victim(const struct waiter *w, const struct victim *v)
 	return c->ch == v->ch && c->lane == v->lane && c->s.tag == v->tag;
 }
 
-/* Ends the waits in a list that match. Returns how many. */
-static uint32_t cancel_in(struct waiter **link, const struct victim *v)
+/* Ends the waits of the syncing that match. Returns how many. */
+static uint32_t cancel_syncing(struct locks *l, const struct victim *v)
 {
-	struct waiter *w;
+	struct waiter **link = &l->syncing, *w;
 	uint32_t n = 0;
 
 	while ((w = *link)) {
@@ -840,18 +858,21 @@ static uint32_t cancel_in(struct waiter **link, const struct victim *v)
 
 static uint32_t cancel(struct locks *l, const struct victim *v)
 {
+	struct waiter *w, *next;
 	uint32_t n;
 
 	pthread_mutex_lock(&l->lock);
-	n = cancel_in(&l->syncing, v);
-	for (uint32_t b = 0; b < BUCKETS; b++) {
-		struct file *f, *next;
+	n = cancel_syncing(l, v);
+	for (w = l->blocked; w; w = next) {
+		struct file *f = w->file;
 
-		for (f = l->files[b]; f; f = next) {
-			next = f->next;
-			n += cancel_in(&f->queue, v);
-			file_forget(l, f);
-		}
+		next = w->all_next;
+		if (!is_victim(w, v))
+			continue;
+		unblock(w);
+		end_wait(w, -EINTR);
+		file_forget(l, f);
+		n++;
 	}
 	pthread_mutex_unlock(&l->lock);
 	return n;

@@ -28,6 +28,9 @@
 #define BEAT_ROUNDS   4096     /* busy rounds between looks at the clock */
 #define IDLE_SLEEP_MS 1000
 #define MIN_SPIN_NS   2000
+#define CHANNEL_BUDGET \
+	256 /* work that a channel may bring into one round; a NOP is 1, all others: */
+#define CALL_COST 4
 #define PUBLISH_EVERY \
 	8 /* completions of slow requests that may wait for each other within one lane's turn */
 
@@ -58,6 +61,8 @@ struct channel {
 	uint32_t lanes_gen;
 	uint32_t nactive;
 	uint32_t inflight;
+	int32_t budget;	   /* what is left of this round's */
+	uint32_t turn;	   /* index into active: who is first in the next round */
 	uint32_t position; /* in the poller's table */
 	bool reread;	   /* read the bitmap even if lanes_gen is the same */
 	bool ending;
@@ -317,6 +322,7 @@ static inline uint32_t lane_serve(struct poller *p, struct channel *ch, struct l
 	}
 	__atomic_store_n(&ln->shared->head, ln->head, __ATOMIC_RELAXED);
 	publish_lanes(p);
+	ch->budget -= (int32_t)(nops + CALL_COST * (i - nops));
 	if (nops)
 		count(&p->stats.ops[SC_OP_NOP], nops);
 	return i;
@@ -382,12 +388,18 @@ static void channel_reread(struct poller *p, struct channel *ch, uint32_t gen)
 static uint32_t channel_poll(struct poller *p, struct channel *ch)
 {
 	uint32_t gen = __atomic_load_n(&ch->host->lanes_gen, __ATOMIC_ACQUIRE);
-	uint32_t n = 0;
+	uint32_t n = 0, i;
 
 	if (gen != ch->lanes_gen || ch->reread)
 		channel_reread(p, ch, gen);
-	for (uint32_t i = 0; i < ch->nactive; i++)
+	ch->budget = CHANNEL_BUDGET;
+	i = ch->turn < ch->nactive ? ch->turn : 0;
+	for (uint32_t left = ch->nactive; left && ch->budget > 0; left--) {
 		n += lane_serve(p, ch, &ch->lanes[ch->active[i]]);
+		if (++i == ch->nactive)
+			i = 0;
+	}
+	ch->turn = i; /* whoever had no turn, begins in the next round */
 	return n;
 }
 

@@ -15,14 +15,17 @@ struct sessions {
 	    lock; /* guards chains and count; taken inside no other lock but a session's last put */
 	struct session *bucket[BUCKETS];
 	uint32_t count;
+	uint32_t max_handles; /* of one session */
 };
 
-struct sessions *sessions_new(void)
+struct sessions *sessions_new(uint32_t max_handles)
 {
 	struct sessions *t = calloc(1, sizeof(*t));
 
-	if (t)
-		pthread_mutex_init(&t->lock, NULL);
+	if (!t)
+		return NULL;
+	pthread_mutex_init(&t->lock, NULL);
+	t->max_handles = max_handles;
 	return t;
 }
 
@@ -117,7 +120,7 @@ bool session_add_handle(struct session *s, struct handle *h)
 	bool ok;
 
 	pthread_mutex_lock(&s->lock);
-	ok = !s->ended && s->nhandles < AGENT_SESSION_HANDLES;
+	ok = !s->ended && s->nhandles < s->table->max_handles;
 	if (ok) {
 		s->nhandles++;
 		h->own_prev = NULL;

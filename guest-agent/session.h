@@ -47,7 +47,8 @@ struct session {
 	uint64_t *tickets[TICKET_PAGES];
 };
 
-struct sessions *sessions_new(void);
+/* `max_handles`: most open files of one session. */
+struct sessions *sessions_new(uint32_t max_handles);
 
 /* A new session with one reference (the channel's). NULL: no memory, or the id is in use. */
 struct session *session_new(struct sessions *t, uint32_t id, uint32_t process, uint32_t pid,

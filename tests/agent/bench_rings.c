@@ -37,12 +37,13 @@
 #define RUNS	  40
 #define LIMIT_SEC 120 /* whatever hangs, ends */
 
-#define CHECK(x)                                                                     \
-	do {                                                                         \
-		if (!(x)) {                                                          \
-			fprintf(stderr, "bench_rings: %s (line %d): %s\n", #x, __LINE__, strerror(errno)); \
-			exit(1);                                                     \
-		}                                                                    \
+#define CHECK(x)                                                                         \
+	do {                                                                             \
+		if (!(x)) {                                                              \
+			fprintf(stderr, "bench_rings: %s (line %d): %s\n", #x, __LINE__, \
+				strerror(errno));                                        \
+			exit(1);                                                         \
+		}                                                                        \
 	} while (0)
 
 struct bench {
@@ -159,7 +160,9 @@ static void send_fds(int sock, const void *msg, size_t len, const int *fds, int 
 		char buf[CMSG_SPACE(3 * sizeof(int))];
 	} ctl = {0};
 	struct iovec iov = {.iov_base = (void *)msg, .iov_len = len};
-	struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &ctl,
+	struct msghdr h = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = &ctl,
 			   .msg_controllen = CMSG_SPACE((size_t)n * sizeof(int))};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&h);
 
@@ -180,10 +183,12 @@ static void expect(int sock, uint16_t type)
 	while (h->type != type);
 }
 
-static void start_agent(struct bench *b, const char *program, const char *dir, const char *cpu, char **more)
+static void start_agent(struct bench *b, const char *program, const char *dir, const char *cpu,
+			char **more)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	char *argv[64] = {(char *)program, "--loopback", addr.sun_path, "--root", (char *)dir, "--log-level", "warning"};
+	char *argv[64] = {(char *)program, "--loopback",  addr.sun_path, "--root",
+			  (char *)dir,	   "--log-level", "warning"};
 	int n = 7, srv = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "/tmp/bench-rings.%d", getpid());
@@ -206,10 +211,17 @@ static void start_agent(struct bench *b, const char *program, const char *dir, c
 
 static void attach(struct bench *b)
 {
-	struct sc_msg_start start = {.h = {SC_MSG_START, 0, sizeof(start), 1, 0}, .incarnation = 1, .abi = SC_ABI_VERSION,
-				     .epoch = 1, .state_size = SC_STATE_DEFAULT};
-	struct sc_msg_attach at = {.h = {SC_MSG_ATTACH, 0, sizeof(at), 2, 1}, .session = 1, .process = 1, .pid = 1,
-				   .uid = geteuid(), .gid = getegid()};
+	struct sc_msg_start start = {.h = {SC_MSG_START, 0, sizeof(start), 1, 0},
+				     .incarnation = 1,
+				     .abi = SC_ABI_VERSION,
+				     .epoch = 1,
+				     .state_size = SC_STATE_DEFAULT};
+	struct sc_msg_attach at = {.h = {SC_MSG_ATTACH, 0, sizeof(at), 2, 1},
+				   .session = 1,
+				   .process = 1,
+				   .pid = 1,
+				   .uid = geteuid(),
+				   .gid = getegid()};
 	void *mem;
 	int fd, fds[3];
 
@@ -300,7 +312,8 @@ static uint64_t self_cpu(void)
 }
 
 /* Best of RUNS: `total` calls in all like *s, `depth` per publication. */
-static struct result measure(struct bench *b, const struct sc_slot *s, int depth, int total, int64_t want)
+static struct result measure(struct bench *b, const struct sc_slot *s, int depth, int total,
+			     int64_t want)
 {
 	struct result r = {.ns = 1e12};
 	int64_t begin;
@@ -322,7 +335,8 @@ static struct result measure(struct bench *b, const struct sc_slot *s, int depth
 			publish(b);
 			wait_all(b);
 			if (last_res(b) != want) {
-				fprintf(stderr, "bench_rings: op %d: %lld\n", s->op, (long long)last_res(b));
+				fprintf(stderr, "bench_rings: op %d: %lld\n", s->op,
+					(long long)last_res(b));
 				exit(1);
 			}
 		}
@@ -340,8 +354,10 @@ static struct result measure(struct bench *b, const struct sc_slot *s, int depth
 
 static void show(const char *name, int depth, struct result r, double floor_ns, double ppid)
 {
-	printf("%-22s depth %3d  %8.0f ns  %6.1f floors  %6.1f getppid   CPU: caller %3.0f %%, poller %3.0f %%, workers %3.0f %%\n",
-	       name, depth, r.ns, r.ns / floor_ns, r.ns / ppid, 100 * r.self, 100 * r.poller, 100 * r.worker);
+	printf("%-22s depth %3d  %8.0f ns  %6.1f floors  %6.1f getppid   CPU: caller %3.0f %%, "
+	       "poller %3.0f %%, workers %3.0f %%\n",
+	       name, depth, r.ns, r.ns / floor_ns, r.ns / ppid, 100 * r.self, 100 * r.poller,
+	       100 * r.worker);
 	fflush(stdout);
 }
 
@@ -355,7 +371,9 @@ int main(int argc, char **argv)
 	char *none = NULL;
 
 	if (argc < 3) {
-		fprintf(stderr, "usage: bench_rings AGENT DIR [CALLER_CPU POLLER_CPU [agent options...]]\n");
+		fprintf(
+		    stderr,
+		    "usage: bench_rings AGENT DIR [CALLER_CPU POLLER_CPU [agent options...]]\n");
 		return 2;
 	}
 	alarm(LIMIT_SEC);
@@ -370,26 +388,47 @@ int main(int argc, char **argv)
 	root = call(&b, (struct sc_slot){.op = SC_OP_ROOT});
 	CHECK(root > 0);
 	memcpy(b.mem + path, "bench.data", 10);
-	hw = call(&b, (struct sc_slot){.op = SC_OP_OPEN, .handle = (uint64_t)root, .buf = path, .len = 10,
-				       .arg0 = O_RDWR | O_CREAT | (uint64_t)0644 << 32, .arg2 = 1});
+	hw = call(&b, (struct sc_slot){.op = SC_OP_OPEN,
+				       .handle = (uint64_t)root,
+				       .buf = path,
+				       .len = 10,
+				       .arg0 = O_RDWR | O_CREAT | (uint64_t)0644 << 32,
+				       .arg2 = 1});
 	CHECK(hw > 0);
 	for (uint32_t i = 0; i < 64; i++)
-		CHECK(call(&b, (struct sc_slot){.op = SC_OP_WRITE, .handle = (uint64_t)hw, .buf = data, .len = 65536,
+		CHECK(call(&b, (struct sc_slot){.op = SC_OP_WRITE,
+						.handle = (uint64_t)hw,
+						.buf = data,
+						.len = 65536,
 						.off = i * 65536}) == 65536);
-	h = call(&b, (struct sc_slot){.op = SC_OP_OPEN, .handle = (uint64_t)root, .buf = path, .len = 10, .arg2 = 1});
+	h = call(
+	    &b, (struct sc_slot){
+		    .op = SC_OP_OPEN, .handle = (uint64_t)root, .buf = path, .len = 10, .arg2 = 1});
 	CHECK(h > 0);
 
 	struct sc_slot nop = {.op = SC_OP_NOP, .arg0 = 7};
 	struct sc_slot rd = {.op = SC_OP_READ, .handle = (uint64_t)h, .buf = data, .len = 4096};
 	struct sc_slot rd64 = {.op = SC_OP_READ, .handle = (uint64_t)h, .buf = data, .len = 65536};
-	struct sc_slot rd1m = {.op = SC_OP_READ, .handle = (uint64_t)h, .buf = data, .len = 1 << 20};
+	struct sc_slot rd1m = {
+	    .op = SC_OP_READ, .handle = (uint64_t)h, .buf = data, .len = 1 << 20};
 	struct sc_slot wr = {.op = SC_OP_WRITE, .handle = (uint64_t)hw, .buf = data, .len = 4096};
-	struct sc_slot wr64 = {.op = SC_OP_WRITE, .handle = (uint64_t)hw, .buf = data, .len = 65536};
-	struct sc_slot st = {.op = SC_OP_STAT, .handle = (uint64_t)root, .buf = path, .len = 10, .buf2 = data, .len2 = 144,
+	struct sc_slot wr64 = {
+	    .op = SC_OP_WRITE, .handle = (uint64_t)hw, .buf = data, .len = 65536};
+	struct sc_slot st = {.op = SC_OP_STAT,
+			     .handle = (uint64_t)root,
+			     .buf = path,
+			     .len = 10,
+			     .buf2 = data,
+			     .len2 = 144,
 			     .arg1 = 0xfff};
-	struct sc_slot fst = {.op = SC_OP_STAT, .handle = (uint64_t)h, .arg0 = AT_EMPTY_PATH, .buf2 = data, .len2 = 144,
+	struct sc_slot fst = {.op = SC_OP_STAT,
+			      .handle = (uint64_t)h,
+			      .arg0 = AT_EMPTY_PATH,
+			      .buf2 = data,
+			      .len2 = 144,
 			      .arg1 = 0xfff};
-	struct sc_slot acc = {.op = SC_OP_CHMOD, .handle = (uint64_t)root, .buf = path, .len = 10, .arg1 = 0644};
+	struct sc_slot acc = {
+	    .op = SC_OP_CHMOD, .handle = (uint64_t)root, .buf = path, .len = 10, .arg1 = 0644};
 
 	for (int d = 1; d <= 128; d *= d == 1 ? 4 : 2)
 		show("NOP", d, measure(&b, &nop, d, 200000, 7), floor_ns, ppid);

@@ -38,7 +38,7 @@ static int set_up(void **state)
 	const struct cred *cred = creds_get(1, 2, NULL, 0);
 	struct stat st;
 
-	f->sessions = sessions_new();
+	f->sessions = sessions_new(100);
 	f->handles = handles_new(64, 3);
 	f->a = session_new(f->sessions, 1, 11, 111, cred);
 	f->b = session_new(f->sessions, 2, 22, 222, cred);

@@ -215,10 +215,21 @@ static void announce(struct broker *b, struct slot *s, int call, int kick)
 	domain_send(b, &m.h, fds, 3);
 }
 
+/* Ends an attach that did not get to its reply. */
+static void fail_attach(struct broker *b, struct slot *s, const char *why)
+{
+	struct client *c = s->client;
+
+	session_end(b, s);
+	if (c)
+		client_attach_failed(c, SC_ATTACH_ERROR, "domain %s: %s", b->cfg->name, why);
+}
+
 void session_advance(struct broker *b, struct slot *s)
 {
 	int call;
 	int kick;
+	int err;
 
 	if (s->state == SLOT_POOL)
 		want_mapped(b, s);
@@ -228,24 +239,17 @@ void session_advance(struct broker *b, struct slot *s)
 	/* want_mapped() may have been answered at once, in which case this was called already. */
 	if (s->map != MAP_DONE || s->announced || !b->dom.incarnation)
 		return;
-	if (b->tr->doorbell(b, s->n, &call, &kick) == 0)
+	err = b->tr->doorbell(b, s->n, &call, &kick);
+	if (!err)
 		announce(b, s, call, kick);
+	else if (err != -EAGAIN && s->state == SLOT_ATTACHING)
+		fail_attach(b, s, "its broker is out of descriptors (raise its LimitNOFILE)");
 }
 
 void session_advance_all(struct broker *b)
 {
 	for (uint32_t i = 1; i <= b->cfg->channels; i++)
 		session_advance(b, &b->sessions.slots[i]);
-}
-
-/* Ends an attach that did not get to its reply. */
-static void fail_attach(struct broker *b, struct slot *s, const char *why)
-{
-	struct client *c = s->client;
-
-	session_end(b, s);
-	if (c)
-		client_attach_failed(c, SC_ATTACH_ERROR, "domain %s: %s", b->cfg->name, why);
 }
 
 void session_mapped(struct broker *b, struct slot *s, int status)

@@ -51,8 +51,8 @@ struct transport_ops {
 	/* Takes it out. Returns 1, 0 (domain_unmapped() will tell), or -errno. */
 	int (*unmap)(struct broker *b, uint32_t slot, uint64_t size);
 
-	/* The doorbells of a slot; the descriptors stay the transport's. Returns 0, or -EAGAIN: the
-	 * guest has not set them up (yet). */
+	/* The doorbells of a slot; the descriptors stay the transport's. Returns 0; -EAGAIN: the guest
+	 * has not set them up (yet), domain_doorbell() will tell; or -errno. */
 	int (*doorbell)(struct broker *b, uint32_t slot, int *call, int *kick);
 
 	/* The slot's session is over: a loopback transport closes its doorbells. */

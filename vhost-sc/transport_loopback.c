@@ -251,7 +251,7 @@ static int loopback_doorbell(struct broker *b, uint32_t slot, int *call, int *ki
 	if (bells->kick < 0)
 		bells->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (bells->call < 0 || bells->kick < 0)
-		return -EAGAIN;
+		return -EMFILE;
 	*call = bells->call;
 	*kick = bells->kick;
 	return 0;

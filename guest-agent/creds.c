@@ -30,7 +30,8 @@ const struct cred *creds_get(uint32_t uid, uint32_t gid, const uint32_t *groups,
 	if (!c)
 		return NULL;
 	*c = (struct cred){.index = nall, .uid = uid, .gid = gid, .ngroups = ngroups};
-	memcpy(c->groups, groups, bytes);
+	if (bytes) /* groups may be NULL then */
+		memcpy(c->groups, groups, bytes);
 	all[nall++] = c;
 	return c;
 }

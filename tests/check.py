@@ -4,12 +4,15 @@
 
     ./check                 everything
     ./check --no-vm         what needs no virtual machine (minutes)
-    ./check STAGE …         only these stages: lint unit asan tsan tools loopback vm
+    ./check --kvm           only the kvm stage, which nothing else includes: the whole system on real KVM, in a VM whose
+                            processor's virtualization is emulated (any machine; a few minutes, longer on a busy one)
+    ./check STAGE …         only these stages: lint unit asan tsan tools loopback vm kvm
 
 Stages, in order: lint (format, static analysis), unit (meson's tests: unit and loopback suites), asan and tsan (the same,
 compiled with sanitizers), tools (tests of the Python tools, of the broker's protocol and of QEMU's device), loopback
 (unmodified programs natively and under scrun on a loopback domain), vm (the same on a domain that libvirt runs, and what only
-a VM can show). A stage's tests are counted one by one; logs are kept in .cache/check/. Exit status 0 if nothing failed.
+a VM can show), kvm (see above; its measurements go to .cache/check/kvm-report.md). A stage's tests are counted one by one;
+logs are kept in .cache/check/. Exit status 0 if nothing failed.
 """
 
 import argparse
@@ -26,7 +29,7 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(TOP, "build")
 LOGS = os.path.join(TOP, ".cache", "check")
-STAGES = ["lint", "unit", "asan", "tsan", "tools", "loopback", "vm"]
+STAGES = ["lint", "unit", "asan", "tsan", "tools", "loopback", "vm", "kvm"]
 
 
 # A report ends the process that earned it, so that the test that watches it fails.
@@ -278,6 +281,8 @@ def stage_vm(count, args):
     try:
         for path in sorted(glob.glob(os.path.join(TOP, "tests", "vm", "test_*.py"))):
             name = os.path.relpath(path, os.path.join(TOP, "tests"))
+            if name.startswith("vm/test_kvm_"):
+                continue  # the kvm stage's
             status, text = run("vm-" + name, [sys.executable, path, "-v", "--seed", str(args.seed)], 2400, {"VHOST_SC_BUILD": BUILD})
             count_output(count, "vm", name, text, status)
         vm_e2e(count, args)
@@ -285,9 +290,17 @@ def stage_vm(count, args):
         run("vm-libvirtd-stop", scctl("libvirtd", "stop"), 120)
 
 
+def stage_kvm(count, args):
+    for path in sorted(glob.glob(os.path.join(TOP, "tests", "vm", "test_kvm_*.py"))):
+        name = os.path.relpath(path, os.path.join(TOP, "tests"))
+        status, text = run("kvm-" + name, [sys.executable, path, "-v"], 1500, {"VHOST_SC_BUILD": BUILD})
+        count_output(count, "kvm", name, text, status)
+
+
 def main():
     p = argparse.ArgumentParser(prog="check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--no-vm", action="store_true", help="leave out the vm stage")
+    p.add_argument("--kvm", action="store_true", help="only the kvm stage")
     p.add_argument("--seed", type=int, default=int(time.time()) % 1000000, help="seed of the random tests (default: the time)")
     p.add_argument("--list", action="store_true", help="list the stages")
     p.add_argument("stages", nargs="*", metavar="STAGE", help="stages to run (default: all)")
@@ -300,7 +313,8 @@ def main():
         p.error("no stage called %s; stages are %s" % (unknown[0], ", ".join(STAGES)))
     count = Count()
     print("check: seed %d, logs in %s" % (args.seed, os.path.relpath(LOGS, TOP)), flush=True)
-    for stage in args.stages or [s for s in STAGES if s != "vm" or not args.no_vm]:
+    usual = [s for s in STAGES if s != "kvm" and (s != "vm" or not args.no_vm)]
+    for stage in args.stages or (["kvm"] if args.kvm else usual):
         globals()["stage_" + stage](count, args)
     if count.failures:
         print("\nfailed:")

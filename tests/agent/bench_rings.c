@@ -180,6 +180,7 @@ static void expect(int sock, uint16_t type)
 
 	do
 		CHECK(recv(sock, buf, sizeof(buf), 0) >= (ssize_t)sizeof(*h));
+	/* cppcheck-suppress uninitvar ; filled by recv */
 	while (h->type != type);
 }
 

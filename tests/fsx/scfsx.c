@@ -390,6 +390,8 @@ static int work(const char *dir, uint64_t seed, int who, unsigned long count, si
 	f.scratch = malloc(max + 1);
 	if (!f.model || !f.scratch) {
 		fprintf(stderr, "scfsx: out of memory\n");
+		free(f.model);
+		free(f.scratch);
 		return 2;
 	}
 	snprintf(f.path[0], sizeof(f.path[0]), "%s/fsx.%d.a", dir, who);

@@ -33,6 +33,8 @@ for dir in run tmp dev/shm; do
 	$busybox mkdir -p /run/root/$dir
 	$busybox mount -t tmpfs -o mode=1777 tmpfs /run/root/$dir || die "no /$dir"
 done
+$busybox mkdir -p /run/root/dev/pts
+$busybox mount -t devpts -o mode=620,ptmxmode=666 devpts /run/root/dev/pts || die "no /dev/pts"
 # Where the command script is: the layer above hides the host's /tmp and /run.
 $busybox cp "/run/host$command" /run/root/run/command || die "$command is not on the host"
 $busybox ip link set lo up 2>/dev/null

@@ -17,12 +17,13 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 BUILD = os.environ.get("VHOST_SC_BUILD", os.path.join(TOP, "build"))
 SCRUN = os.path.join(BUILD, "hostlib", "scrun")
 SCCTL = os.path.join(TOP, "libvirt-xml", "scctl")
+SLOW = int(os.environ.get("VHOST_SC_TEST_SLOW", "1"))  # all times are longer by this factor (in the KVM test bed)
 
 
 def run(argv, timeout=180, check=True, **kw):
     """Runs a command; returns the finished process with its output as text. check: a failure is the test's."""
     p = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                       stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, check=False, **kw)
+                       stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout * SLOW, check=False, **kw)
     if check and p.returncode != 0:
         raise AssertionError("%s: status %d\n%s" % (" ".join(str(a) for a in argv), p.returncode, p.stdout))
     return p
@@ -55,7 +56,7 @@ def status(name):
 
 def until(what, f, seconds=60):
     """Waits until f() is true; an AssertionError that says what did not happen otherwise."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLOW
     while time.monotonic() < end:
         if f():
             return
@@ -81,7 +82,7 @@ class Domain:
         self.wait()
 
     def wait(self):
-        scctl("wait", self.name, "--timeout", "240", timeout=300)
+        scctl("wait", self.name, "--timeout", str(240 * SLOW), timeout=300)
 
     def shutdown(self):
         """An orderly shutdown by virsh; returns when the VM is off."""

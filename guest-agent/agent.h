@@ -73,6 +73,7 @@ struct agent {
 	uint64_t root_dev; /* its identity: no path walk goes above it */
 	uint64_t root_ino;
 	int sync_fd;	      /* of opt.root, for syncfs */
+	bool protected_links; /* fs.protected_symlinks is set: see walk.c */
 	bool privileged;      /* may take on other users' credentials (uid 0) */
 	uint32_t incarnation; /* from START */
 	uint32_t max_spin_us; /* from START and options */

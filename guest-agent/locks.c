@@ -486,10 +486,10 @@ static void block(struct locks *l, struct file *f, struct waiter *w)
 	l->blocked = w;
 }
 
-/* Takes it out again. */
-static void unblock(struct waiter *w)
+/* Takes it out of the queue of f, its file, again. */
+static void unblock(struct file *f, struct waiter *w)
 {
-	struct waiter **link = &w->file->queue;
+	struct waiter **link = &f->queue;
 
 	while (*link != w)
 		link = &(*link)->next;
@@ -628,7 +628,7 @@ static void wake_file(struct locks *l, struct file *f)
 				  ? apply_flock(l, f, &w->want, process_of(c))
 				  : apply_record(l, f, &w->want, process_of(c));
 		}
-		unblock(w);
+		unblock(f, w);
 		end_wait(w, res);
 		/* Setting a lock may have shrunk another of the same owner (or merged): those before may go on now. */
 		w = f->queue;
@@ -869,7 +869,7 @@ static uint32_t cancel(struct locks *l, const struct victim *v)
 		next = w->all_next;
 		if (!is_victim(w, v))
 			continue;
-		unblock(w);
+		unblock(f, w);
 		end_wait(w, -EINTR);
 		file_forget(l, f);
 		n++;

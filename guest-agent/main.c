@@ -187,6 +187,22 @@ static void parse_options(struct options *o, int argc, char **argv)
 		bad_usage("needed", "--root DIR");
 }
 
+/* The kernel's setting of this name below /proc/sys is not 0. */
+static bool sysctl_is_set(const char *name)
+{
+	char path[128], value = '0';
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/sys/%s", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	if (read(fd, &value, 1) != 1)
+		value = '0';
+	close(fd);
+	return value != '0';
+}
+
 /* Opens what is served, and learns what this process may and the machine has. */
 static bool prepare(struct agent *agent)
 {
@@ -205,6 +221,7 @@ static bool prepare(struct agent *agent)
 		log_error("/proc is needed and not mounted: %m");
 		return false;
 	}
+	agent->protected_links = sysctl_is_set("fs/protected_symlinks");
 	agent->privileged = geteuid() == 0;
 	agent->ncpus_online = 1;
 	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)

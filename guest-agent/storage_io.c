@@ -100,7 +100,8 @@ static enum step ring_io(struct poller *p, struct call *c, bool write)
 	else
 		io_uring_prep_read(sqe, c->h->fd, v.iov_base, (unsigned int)v.iov_len,
 				   (uint64_t)next_pos(c));
-	sqe->rw_flags = (int)c->s.arg0;
+	sqe->rw_flags =
+	    (int)(c->s.arg0 & ~(uint64_t)RWF_HIPRI); /* a hint; this ring does not poll */
 	/* A write by another than root clears set-user-id bits, and may not use the disk's last blocks. */
 	if (write)
 		sqe->personality = poller_personality(p, channel_session(c->ch)->cred);

@@ -141,6 +141,22 @@ static int step_up(struct walker *w, const struct step_name *n)
 	return 0;
 }
 
+/*
+ * The kernel's own rule (fs.protected_symlinks), which a walk by hand would get around: a link at the end of a path, in a
+ * sticky directory that anyone may write to, is followed only for its owner or if it is the directory's owner's.
+ */
+static bool may_follow(const struct walker *w, const struct step_name *n, const struct stat *link)
+{
+	struct stat dir;
+
+	if (!w->from->agent->protected_links || !n->last || link->st_uid == geteuid())
+		return true;
+	if (fstat(w->fd, &dir) < 0)
+		return false;
+	return (dir.st_mode & (S_ISVTX | S_IWOTH)) != (S_ISVTX | S_IWOTH) ||
+	       dir.st_uid == link->st_uid;
+}
+
 /* Replaces the link `fd`, just met, by its text in what is still to be walked. */
 static int follow(struct walker *w, int fd, const struct step_name *n)
 {
@@ -188,7 +204,7 @@ static int step_down(struct walker *w, const struct step_name *n, bool follow_la
 		return err;
 	}
 	if (S_ISLNK(st.st_mode) && (!n->last || follow_last)) {
-		err = follow(w, fd, n);
+		err = may_follow(w, n, &st) ? follow(w, fd, n) : -EACCES;
 		close(fd);
 		return err ? err : WALKED_ON;
 	}

@@ -15,6 +15,7 @@ import fcntl
 import mmap
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -313,6 +314,16 @@ class Agent:
         self.proc = None
 
     def __enter__(self):
+        try:
+            return self.enter()
+        except BaseException:
+            if self.proc and self.proc.poll() is None:
+                self.proc.kill()
+                self.proc.wait()
+            shutil.rmtree(self.dir, ignore_errors=True)
+            raise
+
+    def enter(self):
         path = os.path.join(self.dir, "agent.sock")
         srv = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         srv.bind(path)

@@ -50,12 +50,18 @@ def text_of(found, seconds):
     """The measurements as Markdown."""
     parts = ["Run of %s, %d s in all.\n" % (time.strftime("%Y-%m-%d"), seconds)]
     for key, title in (("machine", "First level"), ("boot", "Second level: boot until the agent serves"),
-                       ("memory slots", "Attach and detach while calls run"), ("restart", "`virsh destroy`, `virsh start` until it serves")):
+                       ("memory slots", "Attach and detach while calls run"), ("huge pages", "Huge pages, pins"), ("restart", "`virsh destroy`, `virsh start` until it serves")):
         if key in found:
             parts.append(table(title, found[key]))
-    for key, title in (("spinning", "Spinning calls (rounds in which nobody slept)"), ("sleeping", "Sleeping calls")):
+    for key, title in (("spinning", "Spinning calls (rounds in which nobody slept)"), ("sleeping", "Sleeping calls (in which both sides slept)")):
         if key in found:
             parts.append(comparison(title, found[key]))
+    for key, why in (("spinning", "Rounds with a doorbell are left out above: a tick of the host, or the machine below, took a CPU away for longer "
+                      "than the caller spins, so that a side slept."),
+                     ("sleeping", "Left out above are calls during which a side was still awake, or the guest's disk rang as well.")):
+        if key in found:
+            parts.append("\n%s In all %d calls: %s.\n" % (why, found[key]["all calls"], ", ".join(
+                "%s %d" % item for item in sorted(found[key]["during all rounds"].items())) or "nothing"))
     if "totals" in found:
         parts.append(table("KVM's totals (debugfs, not zero)", found["totals"]))
     return "".join(parts)

@@ -247,6 +247,8 @@ static long copy_inside(struct sc_thread *t, struct end *in, struct end *out, ui
 		return res;
 	x.arg1 = out->file->handle;
 	res = sc_file_call(t, in->file, &x);
+	if (res > 0 && (uint64_t)res > x.arg0)
+		return -EIO; /* more than was asked for */
 	if (res > 0 && in->at)
 		in->pos += res;
 	if (res > 0 && out->at)

@@ -68,6 +68,16 @@ static bool record_ok(const struct sc_dirent *d, uint32_t left)
 	       d->namelen <= NAME_MOST && d->reclen >= sizeof(*d) + d->namelen + 1;
 }
 
+/* Is this a name that a directory can hold? Programs hand it back to calls, so "../x" would lead them
+ * elsewhere: the kernel, too, refuses such names of a file system. */
+static bool name_ok(const uint8_t *name, uint32_t len)
+{
+	for (uint32_t i = 0; i < len; i++)
+		if (name[i] == '/' || name[i] == '\0')
+			return false;
+	return true;
+}
+
 /*
  * Converts `n` bytes of records in place, as many as give at most `room` bytes. Returns the bytes
  * made, or -EIO if the records are not well-formed. *next: the position behind the last one
@@ -84,7 +94,7 @@ static long convert(uint8_t *buf, uint32_t n, uint32_t room, bool old, uint64_t 
 		if (n - from < sizeof(d))
 			return -EIO;
 		memcpy(&d, buf + from, sizeof(d));
-		if (!record_ok(&d, n - from))
+		if (!record_ok(&d, n - from) || !name_ok(buf + from + sizeof(d), d.namelen))
 			return -EIO;
 		if (to + record_len(old, d.namelen) > room)
 			return to;

@@ -17,7 +17,7 @@ long sc_look_absolute(struct sc_thread *t, const struct sc_call *c, uint32_t fla
 
 /* After SC_CQE_F_CROSS: copies where path `which` goes on to at->path, as an absolute path of the
  * host. 0 or -errno. */
-long sc_read_cross(struct sc_hlane *l, int which, struct sc_at *at);
+long sc_read_cross(struct sc_hlane *l, int which, uint32_t at_flags, struct sc_at *at);
 
 /* Operations that want AT_EMPTY_PATH in arg0 for an empty path. */
 bool sc_wants_empty_flag(uint32_t op);

@@ -671,13 +671,52 @@ bool sc_path_is_remote(struct sc_thread *t, int dirfd, const char *path)
 
 /* ---- going on after a crossing ---- */
 
-long sc_read_cross(struct sc_hlane *l, int which, struct sc_at *at)
+/* Where the last component of a path without trailing slashes starts; *end: where it ends. */
+static uint32_t last_component(const char *path, uint32_t len, uint32_t *end)
 {
+	while (len && path[len - 1] == '/')
+		len--;
+	*end = len;
+	while (len && path[len - 1] != '/')
+		len--;
+	return len;
+}
+
+/*
+ * May a request for at->path, which the agent says leads to `to`, lead there? The worst that a file system can do is to
+ * make a symbolic link of a component that is followed. So an operation on an open file leads nowhere, and where the last
+ * component is not followed it stays the last one of what remains: a hostile agent cannot pass off another file for it.
+ */
+static bool cross_plausible(const struct sc_at *at, uint32_t at_flags, const char *to, uint32_t len)
+{
+	uint32_t mine, mine_end, theirs, theirs_end;
+
+	if (at->len == 0)
+		return false;
+	if (!(at_flags & SC_AT_NOFOLLOW) || at->path[at->len - 1] == '/')
+		return true;
+	mine = last_component(at->path, at->len, &mine_end);
+	if (mine_end - mine <= 2 && memcmp(at->path + mine, "..", mine_end - mine) == 0)
+		return true;
+	if (mine == 0)
+		return false;
+	theirs = last_component(to, len, &theirs_end);
+	return mine_end - mine == theirs_end - theirs &&
+	       memcmp(at->path + mine, to + theirs, mine_end - mine) == 0;
+}
+
+long sc_read_cross(struct sc_hlane *l, int which, uint32_t at_flags, struct sc_at *at)
+{
+	char rest[SC_PATH_BUF];
 	const volatile struct sc_cross *x =
 	    (const void *)(l->buf + (which ? SC_LB_PATH2 : SC_LB_PATH1));
 	uint32_t kind = x->kind, len = x->len, up = 0;
 
 	if (len >= SC_PATH_BUF - sizeof(struct sc_cross))
+		return -EIO;
+	memcpy(rest, (const char *)x + sizeof(struct sc_cross),
+	       len); /* once; checked and used from here */
+	if (!cross_plausible(at, at_flags, rest, len))
 		return -EIO;
 	if (kind == SC_CROSS_UP) {
 		up = at->route->len;
@@ -689,7 +728,7 @@ long sc_read_cross(struct sc_hlane *l, int which, struct sc_at *at)
 	}
 	if (up + len + 1 >= SC_PATH_BUF)
 		return -ENAMETOOLONG;
-	memcpy(at->path + up, (const char *)x + sizeof(struct sc_cross), len);
+	memcpy(at->path + up, rest, len);
 	if (up && len == 0)
 		at->path[up + len++] =
 		    '.'; /* it was a "..", so it shall be one of the names that cannot be made */
@@ -709,7 +748,7 @@ long sc_at_cross(struct sc_thread *t, const struct sc_call *c, struct sc_hlane *
 		return -ENOMEM;
 	if (++at->crosses > SC_MAX_CROSSES)
 		return -ELOOP;
-	err = sc_read_cross(l, which, at);
+	err = sc_read_cross(l, which, flags, at);
 	if (err)
 		return err;
 	/* if it stays local, it runs with this path */

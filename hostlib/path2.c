@@ -101,7 +101,7 @@ static long stat_remote(struct sc_thread *t, struct sc_at *at, uint32_t at_flags
 		res = sc_lane_opx(t, l, &slot, &x);
 	*crossed = res == -EXDEV && (x.cqe_flags & SC_CQE_F_CROSS);
 	if (*crossed)
-		res = sc_read_cross(l, 0, at);
+		res = sc_read_cross(l, 0, at_flags & AT_SYMLINK_NOFOLLOW ? SC_AT_NOFOLLOW : 0, at);
 	sc_lane_put(t, l);
 	return res;
 }
@@ -246,7 +246,7 @@ static long run(struct sc_thread *t, const struct sc_call *c, struct sc_pathop2 
 			which = 1;
 	}
 	if (which >= 0)
-		res = sc_read_cross(l, which, &s[which].at);
+		res = sc_read_cross(l, which, p->at_flags[which], &s[which].at);
 	sc_lane_put(t, l);
 	if (which < 0 || res)
 		return res;

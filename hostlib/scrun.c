@@ -40,6 +40,8 @@
 #define MAX_ROUTES  8	  /* of the library's 16: each may become two */
 #define MAX_SCRIPTS 4	  /* interpreters of interpreters, as the kernel follows them */
 #define REPLY_MS    20000 /* for the broker's answer, beyond --wait */
+#define STARTING_S \
+	60 /* without --wait: so long for a domain that is starting; a VM boots in less */
 
 /* Exit codes, as env(1) and timeout(1) use them. */
 #define EXIT_OURS     125
@@ -49,34 +51,37 @@
 struct options {
 	const char *routes[MAX_ROUTES]; /* NAME:HOSTPATH[=EXPORT] as given */
 	int nroutes;
-	int wait_s;
+	int wait_s; /* --wait, or -1 */
 	bool stats;
 	bool verbose;
 };
 
 static void usage(FILE *to)
 {
-	fputs("usage: scrun [--storage NAME:HOSTPATH[=EXPORT]]... [options] [--] PROGRAM "
-	      "[ARGUMENT]...\n"
-	      "Runs PROGRAM with the paths below HOSTPATH served by service domain NAME.\n"
-	      "\n"
-	      "  --storage NAME:HOSTPATH[=EXPORT]  paths below HOSTPATH (which need not exist on "
-	      "the host) are\n"
-	      "                                    served from EXPORT, a directory of domain NAME "
-	      "(default: its\n"
-	      "                                    root); may be repeated, the longest HOSTPATH "
-	      "wins\n"
-	      "  --wait SECONDS                    wait so long for a domain that is not ready yet "
-	      "(default 0)\n"
-	      "  --stats                           print at exit of each process what was served "
-	      "where\n"
-	      "  --verbose                         say which domains serve, and how isolated they "
-	      "are\n"
-	      "  --help, --version\n"
-	      "\n"
-	      "Exit status: PROGRAM's; 125 scrun itself failed, 126 PROGRAM cannot be run, 127 it "
-	      "was not found.\n",
-	      to);
+	fputs(
+	    "usage: scrun [--storage NAME:HOSTPATH[=EXPORT]]... [options] [--] PROGRAM "
+	    "[ARGUMENT]...\n"
+	    "Runs PROGRAM with the paths below HOSTPATH served by service domain NAME.\n"
+	    "\n"
+	    "  --storage NAME:HOSTPATH[=EXPORT]  paths below HOSTPATH (which need not exist on "
+	    "the host) are\n"
+	    "                                    served from EXPORT, a directory of domain NAME "
+	    "(default: its\n"
+	    "                                    root); may be repeated, the longest HOSTPATH "
+	    "wins\n"
+	    "  --wait SECONDS                    wait so long for a domain that is down or "
+	    "starting\n"
+	    "                                    (default: 60 for one that is starting, 0 if it is "
+	    "down)\n"
+	    "  --stats                           print at exit of each process what was served "
+	    "where\n"
+	    "  --verbose                         say which domains serve, and how isolated they "
+	    "are\n"
+	    "  --help, --version\n"
+	    "\n"
+	    "Exit status: PROGRAM's; 125 scrun itself failed, 126 PROGRAM cannot be run, 127 it "
+	    "was not found.\n",
+	    to);
 }
 
 static void __attribute__((noreturn, format(printf, 2, 3))) fail(int code, const char *fmt, ...)
@@ -255,7 +260,7 @@ static ssize_t receive(int sock, struct sc_attach_rep *rep)
 /* Asks the domain for a channel, as the library will, and gives it back. Ends with a message if there is none. */
 static void check_domain(const char *name, const struct options *o)
 {
-	long until = now_ms() + o->wait_s * 1000l, left;
+	long begun = now_ms(), until = begun + (o->wait_s > 0 ? o->wait_s : 0) * 1000l, left;
 	int sock = connect_broker(name, until);
 	struct sc_attach_rep rep = {0};
 	struct sc_attach_req req = {
@@ -268,7 +273,8 @@ static void check_domain(const char *name, const struct options *o)
 	struct pollfd p = {.fd = sock, .events = POLLIN};
 	ssize_t n;
 
-	left = until - now_ms();
+	/* Without --wait only a domain that is starting is waited for: the broker answers at once if it is down. */
+	left = (o->wait_s < 0 ? begun + STARTING_S * 1000l : until) - now_ms();
 	req.wait_ms = left > 0 ? (uint32_t)left : 0;
 	if (send(sock, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req))
 		fail(EXIT_OURS, "domain '%s': its broker hung up: %s", name, strerror(errno));
@@ -540,7 +546,7 @@ static void set(const char *name, const char *value)
 
 int main(int argc, char **argv)
 {
-	struct options o = {0};
+	struct options o = {.wait_s = -1};
 	const char *preload;
 	char *lib, *program, *routes = NULL;
 	bool checked = false;

@@ -21,7 +21,7 @@ const struct cred *creds_get(uint32_t uid, uint32_t gid, const uint32_t *groups,
 	for (uint32_t i = 0; i < nall; i++) {
 		c = all[i];
 		if (c->uid == uid && c->gid == gid && c->ngroups == ngroups &&
-		    !memcmp(c->groups, groups, bytes))
+		    (!bytes || !memcmp(c->groups, groups, bytes)))
 			return c;
 	}
 	if (nall == CREDS_MAX)

@@ -341,7 +341,7 @@ static struct result measure(struct bench *b, const struct sc_slot *s, int depth
 				exit(1);
 			}
 		}
-		ns = (double)(now() - start) / (total / depth * depth);
+		ns = (double)(now() - start) / (double)(total - total % depth); /* whole batches */
 		if (ns < r.ns)
 			r.ns = ns;
 	}

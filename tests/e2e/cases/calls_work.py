@@ -135,7 +135,7 @@ for n in ("r1", "r2"):
     open(n, "w").write(n)
 ren = lambda a, b, flags: sys(316, CWD, a, CWD, b, flags)
 print(ren("r1", "r2", 1), ren("r1", "r3", 1), ren("r3", "r2", 2), open("r2").read(), ren("r3", "none", 2), ren("r3", "r2", 3))
-print(ren("r3", "d", 2), stat.S_ISDIR(os.stat("r3").st_mode), ren("r3", "d", 2), ren("r3", "d/r3", 0), os.listdir("d"))
+print(ren("r3", "d", 2), stat.S_ISDIR(os.stat("r3").st_mode), ren("r3", "d", 2), ren("r3", "d/r3", 0), sorted(os.listdir("d")))
 print(ren("d/r3", "wh", 4), stat.S_ISCHR(os.lstat("d/r3").st_mode), os.lstat("d/r3").st_rdev, ren("wh", "r2", 5), ren("wh", "r2", 8))
 os.unlink("d/r3") if os.path.lexists("d/r3") else None
 print(ren("d", "d/x", 0), ren("f", "f", 0), ren("f", "l", 2), os.path.islink("f"), ren("f", "l", 2), ren("d/.", "e", 0), ren("f", "g/", 0))

@@ -65,7 +65,7 @@ os.closerange(many[0], many2[-1] + 1)
 attempt("closed", lambda: os.read(many[10], 1))
 name = "n" * 255
 os.mkdir(name)
-attempt("long name", lambda: os.listdir())
+attempt("long name", lambda: sorted(os.listdir()))
 attempt("longer name", lambda: os.mkdir(name + "n"))
 depth = 0
 for i in range(10):

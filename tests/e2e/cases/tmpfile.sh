@@ -23,8 +23,8 @@ FOLLOW, EMPTY, CWD = 0x400, 0x1000, -100
 t = os.open("d", os.O_TMPFILE | os.O_RDWR, 0o640)
 os.write(t, b"anonymous")
 s = os.fstat(t)
-print(stat.filemode(s.st_mode), s.st_nlink, s.st_size, os.listdir("d"))
-attempt("link", lambda: (linkat(CWD, "/proc/self/fd/%d" % t, CWD, "d/made", FOLLOW), os.listdir("d"), open("d/made").read(),
+print(stat.filemode(s.st_mode), s.st_nlink, s.st_size, sorted(os.listdir("d")))
+attempt("link", lambda: (linkat(CWD, "/proc/self/fd/%d" % t, CWD, "d/made", FOLLOW), sorted(os.listdir("d")), open("d/made").read(),
                          os.fstat(t).st_nlink))
 attempt("link again", lambda: linkat(CWD, "/proc/self/fd/%d" % t, CWD, "d/made", FOLLOW))
 attempt("link with the pid", lambda: linkat(CWD, "/proc/%d/fd/%d" % (os.getpid(), t), CWD, "d/made2", FOLLOW))

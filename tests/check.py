@@ -16,6 +16,7 @@ logs are kept in .cache/check/. Exit status 0 if nothing failed.
 """
 
 import argparse
+import contextlib
 import glob
 import json
 import os
@@ -194,7 +195,25 @@ def count_output(count, stage, prefix, text, status):
         show_tail(text, 60)
 
 
+@contextlib.contextmanager
+def libvirt_daemons(count, stage):
+    """libvirt's daemons for as long as the block runs: started if they were not, stopped if they were started here."""
+    status, text = run(stage + "-libvirtd", scctl("libvirtd", "start"), 120)
+    count.add(stage, "scctl libvirtd start", status == 0)
+    if status != 0:
+        show_tail(text)
+    try:
+        yield status == 0
+    finally:
+        run(stage + "-libvirtd-stop", scctl("libvirtd", "stop"), 120)
+
+
 def stage_tools(count, args):
+    with libvirt_daemons(count, "tools"):
+        tools_tests(count)
+
+
+def tools_tests(count):
     for d in sorted(glob.glob(os.path.join(TOP, "tests", "*"))):
         for path in sorted(glob.glob(os.path.join(d, "test_*.py"))):
             name = os.path.relpath(path, os.path.join(TOP, "tests"))
@@ -273,21 +292,19 @@ def vm_e2e(count, args):
 
 
 def stage_vm(count, args):
-    status, text = run("vm-libvirtd", scctl("libvirtd", "start"), 120)
-    count.add("vm", "scctl libvirtd start", status == 0)
-    if status != 0:
-        show_tail(text)
-        return
-    try:
-        for path in sorted(glob.glob(os.path.join(TOP, "tests", "vm", "test_*.py"))):
-            name = os.path.relpath(path, os.path.join(TOP, "tests"))
-            if name.startswith("vm/test_kvm_"):
-                continue  # the kvm stage's
-            status, text = run("vm-" + name, [sys.executable, path, "-v", "--seed", str(args.seed)], 2400, {"VHOST_SC_BUILD": BUILD})
-            count_output(count, "vm", name, text, status)
-        vm_e2e(count, args)
-    finally:
-        run("vm-libvirtd-stop", scctl("libvirtd", "stop"), 120)
+    with libvirt_daemons(count, "vm") as running:
+        if running:
+            vm_tests(count, args)
+
+
+def vm_tests(count, args):
+    for path in sorted(glob.glob(os.path.join(TOP, "tests", "vm", "test_*.py"))):
+        name = os.path.relpath(path, os.path.join(TOP, "tests"))
+        if name.startswith("vm/test_kvm_"):
+            continue  # the kvm stage's
+        status, text = run("vm-" + name, [sys.executable, path, "-v", "--seed", str(args.seed)], 2400, {"VHOST_SC_BUILD": BUILD})
+        count_output(count, "vm", name, text, status)
+    vm_e2e(count, args)
 
 
 def stage_kvm(count, args):

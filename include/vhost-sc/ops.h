@@ -131,7 +131,7 @@ enum sc_op {
 
 	SC_OP_STORAGE_END,
 
-	/* 64..127: sockets (the network issue) */
+	/* 64..127: sockets: net.h */
 	SC_OP_MAX = 128,
 };
 

@@ -33,7 +33,9 @@ struct channel;
 struct handle;
 struct handles;
 struct locks;
+struct net;
 struct poller;
+struct service;
 struct session;
 struct sessions;
 struct transport;
@@ -55,7 +57,8 @@ struct workers;
 struct options {
 	const char *device;   /* path of /dev/sc, or NULL */
 	const char *loopback; /* path of the broker's agent.sock, or NULL */
-	const char *root;     /* directory that the domain serves */
+	const char *root;     /* storage: directory that the domain serves */
+	void *service;	      /* of the service's own, or NULL */
 	uint32_t npollers;
 	uint32_t nworkers;
 	uint32_t max_spin_us;		  /* 0: the broker's, or AGENT_DEFAULT_SPIN_US */
@@ -68,6 +71,8 @@ struct options {
 /* The one context. Everything here is set before the first thread starts, unless it says otherwise. */
 struct agent {
 	struct options opt;
+	const struct service *service;
+	struct net *net; /* of the network service */
 	struct transport *tr;
 	int root_fd;	   /* O_PATH, of opt.root */
 	uint64_t root_dev; /* its identity: no path walk goes above it */

@@ -2,13 +2,11 @@
 /* control.c - see control.h. */
 #include "control.h"
 
-#include "handles.h"
-#include "locks.h"
 #include "log.h"
 #include "poller.h"
 #include "sandbox.h"
+#include "service.h"
 #include "session.h"
-#include "storage.h"
 #include "transport.h"
 #include "workers.h"
 
@@ -21,19 +19,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
-#define START_WAIT_MS	 10000 /* for the broker's answer to HELLO */
-#define HEARTBEAT_MS	 500
-#define QUIESCE_WAIT_MS	 15000 /* for calls to finish; sc-init gives 20 s in all */
-#define RECONNECT_MS	 5000  /* loopback: for a broker that hung up */
-#define HANDLES_MAX	 1000000u
-#define BYTES_PER_HANDLE 8192u
-#define FDS_RESERVED	 512u /* descriptors that are not open files of callers */
+#define START_WAIT_MS	10000 /* for the broker's answer to HELLO */
+#define HEARTBEAT_MS	500
+#define QUIESCE_WAIT_MS 15000 /* for calls to finish; sc-init gives 20 s in all */
+#define RECONNECT_MS	5000  /* loopback: for a broker that hung up */
 
 enum quiesce {
 	Q_NONE,
@@ -106,7 +100,7 @@ static int send_hello(struct control *ct)
 {
 	struct sc_msg_hello m = {
 	    .abi = SC_ABI_VERSION,
-	    .role = SC_ROLE_STORAGE,
+	    .role = ct->agent->service->role,
 	    .features = SC_FEATURES,
 	    .num_channels = ct->tr->num_channels,
 	    .npollers = ct->agent->opt.npollers,
@@ -157,8 +151,10 @@ static void write_stats(struct agent *agent)
 		sum.doorbells += atomic_load_explicit(&s->kicks, memory_order_relaxed);
 		sum.poller_ns += poller_cpu_ns(agent->pollers[i]);
 	}
-	sum.worker_ns = workers_cpu_ns(agent->workers);
-	sum.open_files = handles_count(agent->handles);
+	if (agent->workers)
+		sum.worker_ns = workers_cpu_ns(agent->workers);
+	if (agent->service->count_open)
+		sum.open_files = agent->service->count_open(agent);
 	sum.sessions = sessions_count(agent->sessions);
 	for (size_t at = offsetof(struct sc_state_header, ops); at < sizeof(sum);
 	     at += sizeof(uint64_t))
@@ -172,6 +168,8 @@ static void heartbeat(struct control *ct)
 
 	ct->beat_at = now_ns() + HEARTBEAT_MS * 1000000ll;
 	write_stats(ct->agent);
+	if (ct->agent->service->beat)
+		ct->agent->service->beat(ct->agent);
 	__atomic_store_n(&st->heartbeat, __atomic_load_n(&st->heartbeat, __ATOMIC_RELAXED) + 1,
 			 __ATOMIC_RELAXED);
 }
@@ -197,52 +195,13 @@ static void announce(struct control *ct, const struct sc_msg_start *m)
 
 /* ---- start ---- */
 
-/* How many open files fit into memory: each pins two or three kernel objects, and a caller may hold as many as he can. */
-static uint32_t handles_by_memory(void)
-{
-	long pages = sysconf(_SC_PHYS_PAGES);
-	uint64_t n = pages > 0 ? (uint64_t)pages * SC_PAGE / BYTES_PER_HANDLE : HANDLES_MAX;
-
-	return n < HANDLES_MAX ? (uint32_t)n : HANDLES_MAX;
-}
-
-/* Raises the limit of open files as far as it goes. Returns how many handles there may be. */
-static uint32_t raise_limits(void)
-{
-	struct rlimit rl = {.rlim_cur = HANDLES_MAX, .rlim_max = HANDLES_MAX};
-	uint32_t max = handles_by_memory();
-
-	if (setrlimit(RLIMIT_NOFILE, &rl) < 0) { /* not privileged: as far as allowed */
-		if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
-			return 512;
-		rl.rlim_cur = rl.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &rl);
-	}
-	if (rl.rlim_cur <= 2 * FDS_RESERVED)
-		return (uint32_t)rl.rlim_cur / 2;
-	return rl.rlim_cur - FDS_RESERVED < max ? (uint32_t)rl.rlim_cur - FDS_RESERVED : max;
-}
-
-/* Makes the tables. */
-static bool make_tables(struct agent *agent)
-{
-	uint32_t max = raise_limits(),
-		 one = max - max / 4; /* a single session leaves some to the others */
-
-	agent->handles = handles_new(max, agent->incarnation);
-	agent->sessions = sessions_new(one < AGENT_SESSION_HANDLES ? one : AGENT_SESSION_HANDLES);
-	agent->locks = locks_new(agent);
-	if (agent->handles && agent->sessions && agent->locks)
-		return true;
-	log_error("not enough memory for the tables");
-	return false;
-}
-
 static bool start_threads(struct agent *agent)
 {
-	agent->workers = workers_start(agent, agent->opt.nworkers);
-	if (!agent->workers)
-		return false;
+	if (agent->service->work) {
+		agent->workers = workers_start(agent, agent->opt.nworkers);
+		if (!agent->workers)
+			return false;
+	}
 	for (; agent->npollers < agent->opt.npollers; agent->npollers++) {
 		agent->pollers[agent->npollers] = poller_start(agent, agent->npollers);
 		if (!agent->pollers[agent->npollers])
@@ -256,6 +215,7 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m,
 			  struct transport_fds *fds)
 {
 	struct agent *agent = ct->agent;
+	char what[128];
 	int err;
 
 	if (m->abi != SC_ABI_VERSION) {
@@ -281,15 +241,16 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m,
 		agent->max_spin_us = m->max_spin_us;
 	if (agent->opt.max_spin_us)
 		agent->max_spin_us = agent->opt.max_spin_us;
-	if (!make_tables(agent))
+	if (!agent->service->make_tables(agent))
 		return false;
 	if (!start_threads(agent))
 		return false;
 	if (agent->opt.sandbox)
 		sandbox_enter();
 	announce(ct, m);
-	log_info("serving %s as incarnation %u: %u pollers, %u workers, transport %s",
-		 agent->opt.root, m->incarnation, agent->npollers, agent->opt.nworkers,
+	agent->service->describe(agent, what, sizeof(what));
+	log_info("serving %s as incarnation %u: %u pollers, %u workers, transport %s", what,
+		 m->incarnation, agent->npollers, agent->workers ? agent->opt.nworkers : 0,
 		 ct->tr->ops->name);
 	return true;
 }
@@ -478,9 +439,10 @@ static void *quiesce_main(void *arg)
 			    QUIESCE_WAIT_MS / 1000);
 		status = -ETIMEDOUT;
 	}
-	if (syncfs(agent->sync_fd) < 0) {
-		status = -errno;
-		log_error("syncing %s: %m", agent->opt.root);
+	if (agent->service->sync) {
+		int err = agent->service->sync(agent);
+
+		status = err ? err : status;
 	}
 	atomic_store(&ct->quiesce_status, status);
 	atomic_store(&ct->quiesce_over, true);
@@ -499,7 +461,8 @@ static void begin_quiesce(struct control *ct)
 	ct->quiesce = Q_RUNNING;
 	if (pthread_create(&ct->quiesce_thread, NULL, quiesce_main, ct)) {
 		log_error("cannot start a thread: syncing at once");
-		atomic_store(&ct->quiesce_status, syncfs(ct->agent->sync_fd) < 0 ? -errno : 0);
+		atomic_store(&ct->quiesce_status,
+			     ct->agent->service->sync ? ct->agent->service->sync(ct->agent) : 0);
 		ct->quiesce = Q_DONE;
 	}
 }
@@ -563,6 +526,7 @@ static void on_message(struct control *ct, const void *msg, struct transport_fds
 {
 	const struct sc_msg_hdr *h = msg;
 	const struct sc_msg_release *release = msg;
+	const struct service *svc = ct->agent->service;
 
 	switch (h->type) {
 	case SC_MSG_ATTACH:
@@ -572,14 +536,16 @@ static void on_message(struct control *ct, const void *msg, struct transport_fds
 		on_detach(ct, msg);
 		break;
 	case SC_MSG_RELEASE:
-		storage_release(ct->agent, release->tickets, release->count);
+		svc->release(ct->agent, release->tickets, release->count);
 		break;
 	case SC_MSG_PROC_EXIT:
-		locks_process_gone(ct->agent->locks,
-				   ((const struct sc_msg_proc_exit *)msg)->process);
+		if (svc->process_gone)
+			svc->process_gone(ct->agent,
+					  ((const struct sc_msg_proc_exit *)msg)->process);
 		break;
 	case SC_MSG_SYNCED:
-		locks_synced(ct->agent->locks, h->seq);
+		if (svc->synced)
+			svc->synced(ct->agent, h->seq);
 		break;
 	case SC_MSG_QUIESCE:
 		ct->answer_quiesce = true;
@@ -658,7 +624,8 @@ static void take_mailbox(struct control *ct)
 	collect_ended(ct);
 	send_logs(ct);
 	look_at_quiesce(ct);
-	if (locks_sync_wanted(ct->agent->locks, ct->seq + 1)) {
+	if (ct->agent->service->sync_wanted &&
+	    ct->agent->service->sync_wanted(ct->agent, ct->seq + 1)) {
 		struct sc_msg_hdr h;
 
 		send_msg(ct, &h, SC_MSG_SYNC, sizeof(h), 0, ++ct->seq);
@@ -669,10 +636,11 @@ static void take_mailbox(struct control *ct)
 static int next_timeout(struct control *ct)
 {
 	int64_t now = now_ns();
-	int64_t left = ct->beat_at - now, lock = locks_expire(ct->agent->locks, now);
+	int64_t left = ct->beat_at - now;
+	int64_t due = ct->agent->service->expire ? ct->agent->service->expire(ct->agent, now) : -1;
 
-	if (lock >= 0 && lock < left)
-		left = lock;
+	if (due >= 0 && due < left)
+		left = due;
 	return left <= 0 ? 0 : (int)((left + 999999) / 1000000);
 }
 

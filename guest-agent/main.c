@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * main.c - sc-agent: the program that serves a service domain's calls. Options, and what has to be set up before the
- * conversation with the broker begins (control.c).
+ * main.c - the program that serves a service domain's calls: sc-agent, sc-agent-net. Options that all have, and what has to be set up
+ * before the conversation with the broker begins (control.c); the rest is the service's (service.h).
  */
 #include "agent.h"
 #include "control.h"
 #include "log.h"
+#include "service.h"
 #include "transport.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <sched.h>
 #include <signal.h>
@@ -20,31 +20,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char usage[] =
-    "Usage: sc-agent (--device PATH | --loopback SOCKET) --root DIR [options]\n"
-    "Serves the calls of a service domain: in its guest through /dev/sc, or as a process of the "
-    "host\n"
-    "(a loopback domain: no isolation).\n"
-    "\n"
-    "  --device PATH      the guest driver's device, /dev/sc\n"
-    "  --loopback SOCKET  the broker's agent.sock\n"
-    "  --root DIR         directory that is served\n"
-    "  --role storage     what is served (default: storage)\n"
-    "  --pollers N        threads that poll for requests, 1..16 (default: 1)\n"
-    "  --pin CPU[,CPU..]  CPU of each poller (default: not pinned)\n"
-    "  --workers N        threads for calls that may block, 1..64 (default: 8)\n"
-    "  --max-spin-us N    longest spin of a poller without work, 1..10000 (default: the broker's, "
-    "or 50)\n"
-    "  --log-level LEVEL  error, warning, info (default) or debug\n"
-    "  --help, --version\n"
-    "\n"
-    "Exit status: 0 told to end, and all is synced; 1 a problem, which stderr names; 2 wrong "
-    "usage.\n";
-
 enum option_id {
-	OPT_DEVICE = 1,
+	OPT_DEVICE = 1000, /* the service's own are below */
 	OPT_LOOPBACK,
-	OPT_ROOT,
 	OPT_ROLE,
 	OPT_POLLERS,
 	OPT_PIN,
@@ -56,10 +34,9 @@ enum option_id {
 	OPT_VERSION,
 };
 
-static const struct option long_options[] = {
+static const struct option common_options[] = {
     {"device", required_argument, NULL, OPT_DEVICE},
     {"loopback", required_argument, NULL, OPT_LOOPBACK},
-    {"root", required_argument, NULL, OPT_ROOT},
     {"role", required_argument, NULL, OPT_ROLE},
     {"pollers", required_argument, NULL, OPT_POLLERS},
     {"pin", required_argument, NULL, OPT_PIN},
@@ -73,7 +50,8 @@ static const struct option long_options[] = {
 
 _Noreturn static void bad_usage(const char *what, const char *value)
 {
-	fprintf(stderr, "sc-agent: %s: %s\nTry sc-agent --help.\n", what, value);
+	fprintf(stderr, "%s: %s: %s\nTry %s --help.\n", agent_service.program, what, value,
+		agent_service.program);
 	exit(EXIT_USAGE);
 }
 
@@ -122,6 +100,9 @@ static int parse_level(const char *text)
 
 static void parse_option(struct options *o, int id, char *value)
 {
+	const char *role = agent_service.role == SC_ROLE_STORAGE ? "storage" : "network";
+	const char *wrong;
+
 	switch (id) {
 	case OPT_DEVICE:
 		o->device = value;
@@ -129,16 +110,13 @@ static void parse_option(struct options *o, int id, char *value)
 	case OPT_LOOPBACK:
 		o->loopback = value;
 		break;
-	case OPT_ROOT:
-		o->root = value;
-		break;
 	case OPT_ROLE:
-		if (strcmp(value, "storage"))
-			bad_usage("--role: this agent serves storage only", value);
+		if (strcmp(value, role))
+			bad_usage("--role: this program is not for that", value);
 		break;
 	case OPT_POLLERS:
-		o->npollers = parse_number(value, "--pollers: not a number from 1 to 16", 1,
-					   AGENT_MAX_POLLERS);
+		o->npollers = parse_number(value, "--pollers: not a possible number", 1,
+					   agent_service.max_pollers);
 		break;
 	case OPT_PIN:
 		parse_cpus(o, value);
@@ -158,70 +136,61 @@ static void parse_option(struct options *o, int id, char *value)
 		o->sandbox = false;
 		break;
 	case OPT_HELP:
-		fputs(usage, stdout);
+		fputs(agent_service.usage, stdout);
 		exit(0);
 	case OPT_VERSION:
-		printf("sc-agent %s (protocol version %d)\n", SC_VERSION, SC_ABI_VERSION);
+		printf("%s %s (protocol version %d)\n", agent_service.program, SC_VERSION,
+		       SC_ABI_VERSION);
 		exit(0);
-	default:
-		fputs("Try sc-agent --help.\n", stderr);
+	case '?':
+		fprintf(stderr, "Try %s --help.\n", agent_service.program);
 		exit(EXIT_USAGE);
+	default:
+		wrong = agent_service.option(o, id, value);
+		if (wrong)
+			bad_usage(wrong, value);
 	}
+}
+
+/* The options of this file and of the service in one table. */
+static const struct option *all_options(void)
+{
+	static struct option all[64];
+	size_t n = 0;
+
+	for (const struct option *o = common_options; o->name; o++)
+		all[n++] = *o;
+	for (const struct option *o = agent_service.options; o->name; o++)
+		all[n++] = *o;
+	return all;
 }
 
 static void parse_options(struct options *o, int argc, char **argv)
 {
+	const char *missing;
 	int id;
 
 	*o = (struct options){.npollers = 1,
 			      .nworkers = AGENT_DEFAULT_WORKERS,
 			      .sandbox = true,
 			      .log_level = LOG_INFO};
-	while ((id = getopt_long(argc, argv, "", long_options, NULL)) != -1)
+	while ((id = getopt_long(argc, argv, "", all_options(), NULL)) != -1)
 		parse_option(o, id, optarg);
 	if (optind < argc)
 		bad_usage("unexpected argument", argv[optind]);
 	if (!o->device == !o->loopback)
 		bad_usage("needed", "one of --device and --loopback");
-	if (!o->root)
-		bad_usage("needed", "--root DIR");
+	missing = agent_service.check_options(o);
+	if (missing)
+		bad_usage("needed", missing);
 }
 
-/* The kernel's setting of this name below /proc/sys is not 0. */
-static bool sysctl_is_set(const char *name)
-{
-	char path[128], value = '0';
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/sys/%s", name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	if (read(fd, &value, 1) != 1)
-		value = '0';
-	close(fd);
-	return value != '0';
-}
-
-/* Opens what is served, and learns what this process may and the machine has. */
+/* Learns what this process may, and what the machine has; then the service opens what it serves. */
 static bool prepare(struct agent *agent)
 {
-	struct stat st;
 	cpu_set_t cpus;
 
-	agent->root_fd = open(agent->opt.root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	agent->sync_fd = open(agent->opt.root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (agent->root_fd < 0 || agent->sync_fd < 0 || fstat(agent->root_fd, &st) < 0) {
-		log_error("cannot open the root directory %s: %m", agent->opt.root);
-		return false;
-	}
-	agent->root_dev = st.st_dev;
-	agent->root_ino = st.st_ino;
-	if (access("/proc/self/fd", X_OK) < 0) {
-		log_error("/proc is needed and not mounted: %m");
-		return false;
-	}
-	agent->protected_links = sysctl_is_set("fs/protected_symlinks");
+	agent->service = &agent_service;
 	agent->privileged = geteuid() == 0;
 	agent->ncpus_online = 1;
 	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
@@ -231,7 +200,7 @@ static bool prepare(struct agent *agent)
 		log_error("eventfd: %m");
 		return false;
 	}
-	return true;
+	return agent_service.prepare(agent);
 }
 
 /* Before any thread starts, so that all inherit it. */

@@ -2,10 +2,9 @@
 /* poller.c - see poller.h. */
 #include "poller.h"
 
-#include "locks.h"
 #include "log.h"
+#include "service.h"
 #include "session.h"
-#include "storage.h"
 #include "workers.h"
 
 #include <errno.h>
@@ -82,6 +81,7 @@ struct channel {
 struct poller {
 	struct actor actor; /* first */
 	struct agent *agent;
+	const struct service *service; /* agent's */
 	uint32_t index;
 	pthread_t thread;
 	struct channel *channels[VIRTIO_SC_MAX_CHANNELS];
@@ -229,7 +229,7 @@ static void call_finish(struct poller *p, struct call *c)
 	struct channel *ch = c->ch;
 	struct lane *ln = &ch->lanes[c->lane];
 
-	storage_finish(p, c);
+	p->service->finish(p, c);
 	count(&p->stats.ops[c->s.op % SC_OP_MAX], 1);
 	if (c->res < 0)
 		count(&p->stats.errors[c->s.op % SC_OP_MAX], 1);
@@ -274,7 +274,7 @@ static bool call_begin(struct poller *p, struct channel *ch, struct lane *ln,
 	ch->inflight++;
 	p->inflight++;
 	p->round++;
-	call_step(p, c, storage_start(p, c));
+	call_step(p, c, p->service->begin(p, c));
 	return true;
 }
 
@@ -449,7 +449,7 @@ static uint32_t take_inbox(struct poller *p)
 		list = c->next;
 		p->at_workers -= c->at_worker;
 		c->at_worker = false;
-		call_step(p, c, c->state == CALL_RESTART ? storage_start(p, c) : STEP_DONE);
+		call_step(p, c, c->state == CALL_RESTART ? p->service->begin(p, c) : STEP_DONE);
 	}
 	return n;
 }
@@ -466,7 +466,7 @@ static uint32_t take_ring(struct poller *p)
 		struct call *c = io_uring_cqe_get_data(cqes[i]);
 
 		p->in_ring--;
-		call_step(p, c, storage_ring_done(p, c, cqes[i]->res));
+		call_step(p, c, p->service->ring_done(p, c, cqes[i]->res));
 	}
 	if (n)
 		io_uring_cq_advance(&p->ring, n);
@@ -527,13 +527,13 @@ uint16_t poller_personality(struct poller *p, const struct cred *cred)
 
 /* ---- channels come and go ---- */
 
-/* In a worker: the session's files, then main is told. */
+/* In a worker or in the poller, as the service wants: the session's files, then main is told. */
 static void end_channel(struct agent *agent, struct job *job)
 {
 	struct channel *ch = (struct channel *)((char *)job - offsetof(struct channel, end_job));
 	uint64_t one = 1;
 
-	storage_end_session(agent, ch->session);
+	agent->service->end_session(agent, ch->session);
 	atomic_store_explicit(&ch->ended, true, memory_order_release);
 	if (write(agent->main_event, &one, sizeof(one)) < 0)
 		log_error("waking main: %m");
@@ -550,7 +550,10 @@ static void try_end(struct poller *p, struct channel *ch)
 	if (ch->map.bell_fd >= 0)
 		epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, ch->map.bell_fd, NULL);
 	ch->end_job.run = end_channel;
-	workers_push_job(p->agent->workers, &ch->end_job);
+	if (p->service->end_in_poller)
+		end_channel(p->agent, &ch->end_job);
+	else
+		workers_push_job(p->agent->workers, &ch->end_job);
 }
 
 static void adopt(struct poller *p, struct channel *ch)
@@ -581,7 +584,8 @@ static uint32_t take_mail(struct poller *p)
 			adopt(p, ch);
 		if (ch->mail_detach) {
 			ch->ending = true;
-			locks_cancel_session(p->agent->locks, ch->session->id);
+			if (p->service->cancel_session)
+				p->service->cancel_session(p->agent, ch->session);
 		}
 	}
 	p->mailbox = NULL;
@@ -715,6 +719,8 @@ static bool anything(struct poller *p)
 		return true;
 	if (p->in_ring && io_uring_cq_ready(&p->ring))
 		return true;
+	if (p->service->anything && p->service->anything(p))
+		return true;
 	if (atomic_load_explicit(&p->agent->quiescing, memory_order_relaxed))
 		return false;
 	for (uint32_t i = 0; i < p->nchannels; i++) {
@@ -753,6 +759,15 @@ static void learn(struct poller *p, int64_t slept)
 		p->spin_ns = p->spin_ns / 2 > MIN_SPIN_NS ? p->spin_ns / 2 : MIN_SPIN_NS;
 }
 
+/* How long the poller may sleep at most, in milliseconds. */
+static int sleep_ms(struct poller *p)
+{
+	int ms = p->inflight ? BEAT_NS / 1000000 : IDLE_SLEEP_MS;
+	int due = p->service->sleep_ms ? p->service->sleep_ms(p) : -1;
+
+	return due >= 0 && due < ms ? due : ms;
+}
+
 /* Sleeps until a bell rings, something comes back, or it is time for a heartbeat. */
 static void poller_sleep(struct poller *p)
 {
@@ -767,7 +782,7 @@ static void poller_sleep(struct poller *p)
 		return;
 	}
 	count(&p->stats.slept, 1);
-	n = epoll_wait(p->epoll_fd, ev, 8, p->inflight ? BEAT_NS / 1000000 : IDLE_SLEEP_MS);
+	n = epoll_wait(p->epoll_fd, ev, 8, sleep_ms(p));
 	set_asleep(p, 0);
 	if (n < 0 && errno != EINTR)
 		log_error("poller %u: epoll_wait: %m", p->index);
@@ -798,6 +813,8 @@ static uint32_t poller_round_once(struct poller *p)
 	}
 	submit_ring(p);
 	n += take_ring(p);
+	if (p->service->poll)
+		n += p->service->poll(p);
 	publish_lanes(p);
 	return n;
 }
@@ -839,6 +856,8 @@ static void *poller_main(void *arg)
 	struct poller *p = arg;
 
 	p->last_beat = now_ns();
+	if (p->service->poller_ready && !p->service->poller_ready(p))
+		log_error("poller %u cannot serve", p->index);
 	while (!atomic_load_explicit(&p->stopping, memory_order_relaxed)) {
 		if (poller_round_once(p)) {
 			if (++p->rounds % BEAT_ROUNDS == 0)
@@ -926,6 +945,7 @@ struct poller *poller_start(struct agent *agent, uint32_t index)
 		return NULL;
 	memset(p, 0, sizeof(*p));
 	p->agent = p->actor.agent = agent;
+	p->service = agent->service;
 	p->actor.wardrobe.privileged = agent->privileged;
 	p->index = index;
 	pthread_mutex_init(&p->mail_lock, NULL);
@@ -962,6 +982,24 @@ void poller_stop(struct poller *p)
 int poller_event(const struct poller *p)
 {
 	return p->event_fd;
+}
+
+bool poller_watch(struct poller *p, int fd)
+{
+	struct epoll_event ev = {.events = EPOLLIN};
+
+	return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0;
+}
+
+void poller_kick(struct poller *p, struct channel *ch)
+{
+	count(&p->stats.kicks, 1);
+	p->agent->tr->ops->kick(p->agent->tr, &ch->map);
+}
+
+struct agent *poller_agent(struct poller *p)
+{
+	return p->agent;
 }
 
 struct actor *poller_actor(struct poller *p)

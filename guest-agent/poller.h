@@ -78,6 +78,11 @@ struct actor *poller_actor(struct poller *p);
 /* Requests seen in the present round so far: a lone one is worth a direct system call, several share one. */
 uint32_t poller_round(const struct poller *p);
 
+/* For services, in the poller: wakes it when fd is readable; rings the process of a channel; whose poller it is. */
+bool poller_watch(struct poller *p, int fd);
+void poller_kick(struct poller *p, struct channel *ch);
+struct agent *poller_agent(struct poller *p);
+
 /* For the lock manager, with its lock held: so many calls of the poller more (or less) wait for locks. Any thread. */
 void poller_note_waiting(struct poller *p, int change);
 

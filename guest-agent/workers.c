@@ -5,7 +5,7 @@
 #include "agent.h"
 #include "log.h"
 #include "poller.h"
-#include "storage.h"
+#include "service.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -141,7 +141,7 @@ static void run_call(struct worker *me, struct call *c)
 	struct workers *w = me->pool;
 	struct work_queue *q = channel_work_queue(c->ch);
 
-	storage_work(&me->actor, c);
+	w->agent->service->work(&me->actor, c);
 	/* The queue is the channel's, which may end once its last call is returned: let go of it before. */
 	pthread_mutex_lock(&w->lock);
 	q->running--;
@@ -155,7 +155,8 @@ static void *worker_main(void *arg)
 	struct worker *me = arg;
 	struct workers *w = me->pool;
 
-	actor_own_umask(&me->actor);
+	if (w->agent->service->start_worker)
+		w->agent->service->start_worker(&me->actor);
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
 		struct job *job = take_job(w);

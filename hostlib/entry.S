@@ -30,7 +30,10 @@
 \name:
 .endm
 
-/* Call frame information: a register's value lies at %rsp + offset. */
+/*
+ * Call frame information, for debuggers: without it a thread that waits in a call would show no callers. A register's
+ * value lies at %rsp + offset.
+ */
 .macro CFI_AT_RSP reg, offset	/* DW_CFA_expression: DW_OP_breg7 offset, as a two-byte SLEB128 */
 	.cfi_escape 0x10, \reg, 3, 0x77, (\offset & 0x7f) | 0x80, (\offset >> 7)
 .endm
@@ -42,6 +45,16 @@
  * changes, so they need no writable text.
  */
 	.balign 64
+	.cfi_startproc
+	.cfi_def_cfa_offset 0	/* nothing was pushed: the caller's stack pointer is ours */
+	/*
+	 * The return address is where the slot's jump takes it from. S is the slot's start, %rip & -8; the jump's displacement,
+	 * never negative, is at S + 4: it lies at S + 8 + displacement.
+	 */
+	.cfi_escape 0x10, 16, 13	/* DW_CFA_expression, %rip, length */
+	.cfi_escape 0x80, 0, 0x09, 0xf8, 0x1a	/* breg16 0, const1s -8, and */
+	.cfi_escape 0x12, 0x23, 4, 0x94, 4	/* dup, plus_uconst 4, deref_size 4 */
+	.cfi_escape 0x22, 0x23, 8		/* plus, plus_uconst 8 */
 HIDDEN_LABEL sc_slots
 	.set i, 0
 	.rept SC_SLOTS
@@ -49,6 +62,7 @@ HIDDEN_LABEL sc_slots
 	jmp *(sc_slot_ret + i * 8)(%rip)
 	.set i, i + 1
 	.endr
+	.cfi_endproc
 HIDDEN_LABEL sc_slots_end
 
 /*
@@ -149,7 +163,24 @@ HIDDEN_FUNC sc_entry_dispatch
 	mov %rsp, %gs:T_RSP
 	SWITCH_STACK
 	mov %gs:T_SELF, %rdi
+	/*
+	 * While C code runs %rsp is the top of the dispatch stack, where the thread's block with the frame begins. Debuggers
+	 * accept that the stack changes only at a signal's frame.
+	 */
+	.cfi_startproc
+	.cfi_signal_frame
+	.cfi_escape 0x0f, 4, 0x77, (T_RSP & 0x7f) | 0x80, T_RSP >> 7, 0x06	/* CFA = frame.rsp */
+	CFI_AT_RSP 3, T_RBX
+	CFI_AT_RSP 6, T_RBP
+	CFI_AT_RSP 12, T_R12
+	CFI_AT_RSP 13, T_R13
+	CFI_AT_RSP 14, T_R14
+	CFI_AT_RSP 15, T_R15
+	CFI_AT_RSP 16, T_RET
+	CFI_AT_RSP 7, T_RSP
 	call sc_entry_c
+	nop		/* the return address, too, is to lie within */
+	.cfi_endproc
 
 /* Back to the program, to frame.rip with the registers of the frame. */
 HIDDEN_LABEL sc_finish

@@ -18,7 +18,7 @@ mkdir -p "$log"
 # What each purpose needs. One list for ./demo and ./check, so that both prepare the same machine.
 PACKAGES_BUILD="gcc gcc-12 make libelf1 meson ninja-build pkg-config liburing-dev libzydis-dev libcmocka-dev libseccomp-dev python3 git"
 PACKAGES_RUN="libvirt-daemon-system libvirt-clients e2fsprogs util-linux iproute2 procps acl attr"
-PACKAGES_TEST="sqlite3 tar gzip xz-utils coreutils findutils rsync fio openssl libclang-rt-14-dev strace make perl patch binutils bc busybox-static qemu-system-x86"
+PACKAGES_TEST="sqlite3 tar gzip xz-utils coreutils findutils rsync fio openssl libclang-rt-14-dev strace make perl patch binutils bc busybox-static qemu-system-x86 curl gdb nginx-light nodejs postgresql procps redis-server vim-tiny"
 PACKAGES_LINT="clang-format clang-tidy cppcheck shellcheck"
 
 say()
@@ -45,9 +45,10 @@ run()
 	say "$name: done in $(($(date +%s) - start)) s"
 }
 
+# missing_packages LIST: those of it that are not installed.
 missing_packages()
 {
-	for p in $PACKAGES_BUILD $PACKAGES_RUN $PACKAGES_TEST $PACKAGES_LINT; do
+	for p in $1; do
 		dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q '^install ok installed$' || printf '%s ' "$p"
 	done
 }
@@ -59,16 +60,34 @@ install_packages()
 	DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $1
 }
 
+# Programs for tests that would start as services: they are installed without that, on hosts that have a way to say so.
+install_quietly()
+{
+	policy=/usr/sbin/policy-rc.d
+	[ -e "$policy" ] && { install_packages "$1"; return; }
+	trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+	trap 'exit 1' INT TERM
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	failed=0
+	install_packages "$1" || failed=1
+	rm -f "$policy"
+	trap - EXIT INT TERM
+	return $failed
+}
+
 step_packages()
 {
-	need=$(missing_packages)
-	if [ -z "$need" ]; then
+	need=$(missing_packages "$PACKAGES_BUILD $PACKAGES_RUN $PACKAGES_LINT")
+	tests=$(missing_packages "$PACKAGES_TEST")
+	if [ -z "$need$tests" ]; then
 		say "packages: all installed"
 		return
 	fi
-	[ "$(id -u)" = 0 ] || die "packages missing: $need- install them, or run this as root"
-	say "packages: installing $need"
-	run packages install_packages "$need"
+	[ "$(id -u)" = 0 ] || die "packages missing: $need$tests- install them, or run this as root"
+	say "packages: installing $need$tests"
+	[ -z "$need" ] || run packages install_packages "$need"
+	[ -z "$tests" ] || run packages-test install_quietly "$tests"
 }
 
 step_build()

@@ -28,6 +28,7 @@ usage: build-image.sh --agent PATH --out DIR [options]
   --role ROLE         storage (default) or network
   --role-list FILE    list of modules instead of kvm/roles/ROLE.modules
   --debug-shell       put a shell into the image, for sc.shell=1
+  --program FILE      put this program into the image, too, as /bin/NAME, with its libraries; may be repeated
   --package NAME      kernel package (default: what linux-image-amd64 depends on)
   --kernel FILE       a kernel of your own (bzImage or ELF with PVH) instead of a package, with what there is of
   --modules DIR       its lib/modules/VERSION; without, what the guest needs has to be built in
@@ -60,6 +61,8 @@ key() {
 	} | sha256sum | cut -c1-16
 }
 
+# A list, one a line: paths may hold blanks.
+programs=''
 agent='' out='' role=storage role_list='' shell='' package='' kernel='' modules='' headers=''
 cache=${SC_CACHE:-$root/.cache/kvm}
 while [ $# -gt 0 ]; do
@@ -84,6 +87,11 @@ while [ $# -gt 0 ]; do
 	--kernel) kernel=$2 ;;
 	--modules) modules=$2 ;;
 	--headers) headers=$2 ;;
+	--program)
+		[ -x "$2" ] || die "$2: no such program"
+		programs="$programs$2
+"
+		;;
 	--cache) cache=$2 ;;
 	*) die "$1: unknown option (see --help)" ;;
 	esac
@@ -278,6 +286,12 @@ fi
 vmlinux=$cache/vmlinux/$(key "$kernel")
 mkdir -p "${vmlinux%/*}"
 say "packing $out"
-exec python3 "$here/mkinitramfs.py" --kernel "$kernel" --vmlinux "$vmlinux" --modules "$modules" --driver "$driver" --config "$config" \
+set --
+while read -r program; do
+	[ -z "$program" ] || set -- "$@" --program "$program"
+done <<END
+$programs
+END
+exec python3 "$here/mkinitramfs.py" "$@" --kernel "$kernel" --vmlinux "$vmlinux" --modules "$modules" --driver "$driver" --config "$config" \
 	--init "$init" --agent "$agent" ${busybox:+--shell "$busybox"} --role "$role" --role-list "$role_list" \
 	--package "$package" --package-version "$package_version" --package-sha256 "$package_sha256" --out "$out"

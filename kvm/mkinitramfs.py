@@ -39,7 +39,7 @@ OPTIONS = {
     "9p": "9P_FS", "9pnet_virtio": "NET_9P_VIRTIO", "ahci": "SATA_AHCI", "button": "ACPI_BUTTON",
     "crc32c_generic": "CRYPTO_CRC32C", "crc32c_intel": "CRYPTO_CRC32C_INTEL", "evdev": "INPUT_EVDEV", "ext4": "EXT4_FS",
     "kvm_amd": "KVM_AMD", "nvme": "BLK_DEV_NVME", "overlay": "OVERLAY_FS", "sd_mod": "BLK_DEV_SD", "virtio_blk": "VIRTIO_BLK",
-    "virtio_pci": "VIRTIO_PCI", "virtio_scsi": "SCSI_VIRTIO", "xfs": "XFS_FS",
+    "virtio_net": "VIRTIO_NET", "virtio_pci": "VIRTIO_PCI", "virtio_scsi": "SCSI_VIRTIO", "xfs": "XFS_FS",
 }
 XEN_ELFNOTE_PHYS32_ENTRY = 18  # the entry point that QEMU uses for an ELF kernel (PVH)
 
@@ -414,6 +414,8 @@ def build(args):
     programs += add_program(archive, args.agent, "sbin/sc-agent")
     if args.shell:
         programs += add_program(archive, args.shell, "bin/busybox")
+    for path in args.program:
+        programs += add_program(archive, path, "bin/" + os.path.basename(path))
     image = read(args.kernel)
     release = kernel_release(image)
     vmlinux = cached_vmlinux(image, args.vmlinux)
@@ -482,6 +484,7 @@ def main(argv=None):
     ap.add_argument("--init", required=True, help="sc-init")
     ap.add_argument("--agent", required=True, help="sc-agent")
     ap.add_argument("--shell", help="static busybox, for a debug shell")
+    ap.add_argument("--program", action="append", default=[], metavar="FILE", help="put this into /bin, too; may be repeated")
     ap.add_argument("--role", default="storage")
     ap.add_argument("--role-list", required=True, help="roles/ROLE.modules")
     ap.add_argument("--package", default="", help="kernel package, for the manifest")

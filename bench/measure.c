@@ -3,6 +3,7 @@
 #include "measure.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <sched.h>
@@ -12,12 +13,13 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #define COUNT_MAX 1000000000000ull
 
 /* What the clocks showed at one moment, nanoseconds. */
 struct reading {
-	int64_t wall, app, agent, broker;
+	int64_t wall, app, agent, broker, idle;
 };
 
 int measure_cpu = -1;
@@ -25,6 +27,12 @@ int measure_peer_cpu = -1;
 
 static pid_t agent_pid, broker_pid;
 static struct reading began, ended;
+
+static struct {
+	const char *name;
+	double value;
+} extras[MEASURE_MAX_EXTRA];
+static int nr_extras;
 
 static int64_t clock_ns(clockid_t id)
 {
@@ -58,8 +66,29 @@ static int64_t children_ns(void)
 	       ((int64_t)u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000;
 }
 
+/* What all CPUs idled since the machine started, from the first line of /proc/stat; 0 if it cannot be read. */
+static int64_t idle_ns(void)
+{
+	char text[256];
+	unsigned long long v[5] = {0};
+	int fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return 0;
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)
+		return 0;
+	text[n] = '\0';
+	if (sscanf(text, "cpu %llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3], &v[4]) != 5)
+		return 0;
+	return (int64_t)(v[3] + v[4]) * (1000000000 / sysconf(_SC_CLK_TCK));
+}
+
 void measure_begin(void)
 {
+	began.idle = idle_ns();
 	began.agent = process_ns(agent_pid);
 	began.broker = process_ns(broker_pid);
 	began.app = clock_ns(CLOCK_PROCESS_CPUTIME_ID) + children_ns();
@@ -72,11 +101,25 @@ void measure_end(void)
 	ended.app = clock_ns(CLOCK_PROCESS_CPUTIME_ID) + children_ns();
 	ended.agent = process_ns(agent_pid);
 	ended.broker = process_ns(broker_pid);
+	ended.idle = idle_ns();
 }
 
 void measure_set_ns(int64_t ns)
 {
 	ended.wall = began.wall + ns;
+}
+
+void measure_add_app_ns(int64_t ns)
+{
+	ended.app += ns;
+}
+
+void measure_extra(const char *name, double value)
+{
+	if (nr_extras == MEASURE_MAX_EXTRA)
+		return;
+	extras[nr_extras].name = name;
+	extras[nr_extras++].value = value;
 }
 
 int measure_pin(int cpu)
@@ -98,9 +141,12 @@ static void answer_error(const char *what)
 static void answer(uint64_t ops)
 {
 	printf("{\"ns\":%" PRId64 ",\"ops\":%" PRIu64 ",\"app_ns\":%" PRId64
-	       ",\"agent_ns\":%" PRId64 ",\"broker_ns\":%" PRId64 "}\n",
+	       ",\"agent_ns\":%" PRId64 ",\"broker_ns\":%" PRId64 ",\"idle_ns\":%" PRId64,
 	       ended.wall - began.wall, ops, ended.app - began.app, ended.agent - began.agent,
-	       ended.broker - began.broker);
+	       ended.broker - began.broker, ended.idle - began.idle);
+	for (int i = 0; i < nr_extras; i++)
+		printf("%s\"%s\":%.6g", i ? "," : ",\"extra\":{", extras[i].name, extras[i].value);
+	puts(nr_extras ? "}}" : "}");
 }
 
 /* Splits a line into words; returns how many, or -1 if there are too many. */
@@ -136,6 +182,7 @@ static void serve_line(char *line, const struct measure_command *commands)
 		answer_error("no such command, or wrong arguments");
 		return;
 	}
+	nr_extras = 0;
 	err = c->run(count, n - 2, words + 2);
 	if (err)
 		answer_error(strerror(-err));

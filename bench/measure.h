@@ -5,17 +5,20 @@
  * Theory of operation
  *
  * A helper is a small server: it reads commands from standard input, one a line, carries each out a
- *given number of times, and answers with one JSON line. scbench keeps the helper of the base case
- *and that of the candidate running side by side and asks them in turn, so that both meet the same
- *machine, and start-up is in no figure.
+ * given number of times, and answers with one JSON line. scbench keeps the helper of the base case
+ * and that of the candidate running side by side and asks them in turn, so that both meet the same
+ * machine, and start-up is in no figure.
  *
  *	request:  COMMAND COUNT [ARGUMENT]...\n                (words without white space)
- *	answer:   {"ns":…,"ops":…,"app_ns":…,"agent_ns":…,"broker_ns":…}\n   or   {"error":"…"}\n
+ *	answer:   {"ns":…,"ops":…,"app_ns":…,"agent_ns":…,"broker_ns":…,"idle_ns":…,"extra":{…}}\n
+ *	or        {"error":"…"}\n
  *
- * ns is the time on the wall of COUNT operations; the others are the CPU time that went by
- *meanwhile in the application (this process, and children that it has reaped), in the agent's
- *process (or QEMU, whose threads the VM's CPUs are), and in the broker. The kernel keeps these
- *clocks in nanoseconds; kernel threads that work for them (write-back, network) are in none.
+ * ns is the time on the wall of COUNT operations; app_ns, agent_ns and broker_ns are the CPU time
+ * that went by meanwhile in the application (this process, and children that it has reaped), in the
+ * agent's process (or QEMU, whose threads the VM's CPUs are), and in the broker. The kernel keeps
+ * these clocks in nanoseconds; kernel threads that work for them (write-back, network) are in none.
+ * idle_ns is what the machine's CPUs idled meanwhile, all together; it moves in ticks (10 ms).
+ * "extra" holds what a command has to say besides, by name: see measure_extra().
  */
 #ifndef SCBENCH_MEASURE_H
 #define SCBENCH_MEASURE_H
@@ -39,10 +42,9 @@ struct measure_command {
 	int nargs; /* words that must follow the count, at least */
 };
 
-/* Where the threads of a measurement run: CPU numbers, or -1 for anywhere. Set by measure_main().
- */
-extern int measure_cpu; /* this process; measure_main() has moved it there unless the helper asked
-			   not to */
+/* Where the threads of a measurement run: CPU numbers, or -1 for anywhere. Set by measure_main(). */
+/* this process; measure_main() has moved it there unless the helper asked not to */
+extern int measure_cpu;
 extern int measure_peer_cpu; /* a second process that a command starts */
 
 /* CLOCK_MONOTONIC in nanoseconds. */
@@ -57,6 +59,16 @@ void measure_end(void);
 /* After measure_end(): the operations took `ns` altogether; what lay between them does not count as
  * their time. */
 void measure_set_ns(int64_t ns);
+
+/* After measure_end(): the application used `ns` more, in processes that have not been reaped. */
+void measure_add_app_ns(int64_t ns);
+
+/*
+ * Adds a value to this command's answer. `name` must live until then, and be a word without
+ * quotes. At most MEASURE_MAX_EXTRA a command; more are dropped.
+ */
+#define MEASURE_MAX_EXTRA 16
+void measure_extra(const char *name, double value);
 
 /* Moves the calling thread to a CPU; -1: leaves it. 0 or -errno. */
 int measure_pin(int cpu);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * scbench-ring - null calls and reads through the C API (hostsc.h), for scbench. See measure.h for
- *how it is spoken to.
+ * how it is spoken to.
  *
  *	scbench-ring [--cpu N] [--sleepy] [measure.h's options] DOMAIN
  *
@@ -9,54 +9,65 @@
  *	null COUNT                       one call at a time
  *	batch COUNT DEPTH                DEPTH calls submitted together, all awaited, and again
  *	pause COUNT MICROSECONDS         one call at a time, each after a pause in which the agent
- *falls asleep; the pauses are not in the time, but what they cost is in the CPU times read COUNT
- *SIZE DEPTH PATH       reads of a file below the export root into shared buffers, DEPTH at a time
+ *	                                 falls asleep; the pauses are not in the time, but what they
+ *	                                 cost is in the CPU times
+ *	read, write COUNT SIZE DEPTH END PATH [direct]   reads of a file below the export root into shared
+ *	                                 buffers, DEPTH under way, over again at END
+ *	threads COUNT N                  N threads with a ring each, COUNT null calls together
  *	idle COUNT                       COUNT milliseconds of doing nothing
  *
  * --sleepy: moves to the CPU before it attaches. The library does not spin when it may run on one
- *CPU only, so that every wait of such a process sleeps. Without it the process attaches first, sees
- *all CPUs, and spins as it would.
+ * CPU only, so that every wait of such a process sleeps. Without it the process attaches first, sees
+ * all CPUs, and spins as it would.
  */
 #include "measure.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <hostsc.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define DEPTH_MAX 256u
-#define WAIT_MS	  30000u
+#define DEPTH_MAX   256u
+#define THREADS_MAX 256u
+#define WAIT_MS	    30000u
 
 static struct hsc_ring *ring;
+static const char *domain;
 
 /* Takes one completion and returns its result. */
-static int64_t take(void)
+static int64_t take(struct hsc_ring *r)
 {
 	struct hsc_cqe *cqe;
 	int64_t res;
-	int err = hsc_wait_cqe_timeout(ring, &cqe, WAIT_MS);
+	int err = hsc_wait_cqe_timeout(r, &cqe, WAIT_MS);
 
 	if (err)
 		return err;
 	res = cqe->res;
-	hsc_cqe_seen(ring, cqe);
+	hsc_cqe_seen(r, cqe);
 	return res;
 }
 
-static int null_once(void)
+static int null_on(struct hsc_ring *r)
 {
-	struct hsc_sqe *sqe = hsc_get_sqe(ring);
+	struct hsc_sqe *sqe = hsc_get_sqe(r);
 	int n;
 
 	if (!sqe)
 		return -EBUSY;
 	hsc_prep_nop(sqe, 0);
-	n = hsc_submit(ring);
-	return n < 0 ? n : (int)take();
+	n = hsc_submit(r);
+	return n < 0 ? n : (int)take(r);
+}
+
+static int null_once(void)
+{
+	return null_on(ring);
 }
 
 static int run_null(uint64_t count, int argc, char **argv)
@@ -150,12 +161,13 @@ static int run_idle(uint64_t count, int argc, char **argv)
 	return 0;
 }
 
-/* A file being read with several requests under way. */
+/* A file being read or written with several requests under way. */
 struct reader {
 	hsc_handle h;
+	bool out; /* written */
 	void *buf[DEPTH_MAX];
 	unsigned int size, depth;
-	uint64_t pos, end; /* of the file; reading starts over at its end */
+	uint64_t pos, end; /* of the file; begins over at its end */
 };
 
 static int reader_ask(struct reader *r, unsigned int i)
@@ -166,13 +178,16 @@ static int reader_ask(struct reader *r, unsigned int i)
 		return -EBUSY;
 	if (r->pos + r->size > r->end)
 		r->pos = 0;
-	hsc_prep_read(sqe, r->h, r->buf[i], r->size, r->pos);
+	if (r->out)
+		hsc_prep_write(sqe, r->h, r->buf[i], r->size, r->pos);
+	else
+		hsc_prep_read(sqe, r->h, r->buf[i], r->size, r->pos);
 	hsc_sqe_set_data64(sqe, i);
 	r->pos += r->size;
 	return 0;
 }
 
-/* Awaits one read and returns its buffer's number, or -errno. */
+/* Awaits one and returns its buffer's number, or -errno. */
 static int reader_take(struct reader *r)
 {
 	struct hsc_cqe *cqe;
@@ -208,22 +223,26 @@ static int reader_loop(struct reader *r, uint64_t count)
 	return err;
 }
 
-static int run_read(uint64_t count, int argc, char **argv)
+static int move_data(uint64_t count, int argc, char **argv, bool out)
 {
-	struct reader r = {.size = (unsigned int)strtoul(argv[0], NULL, 10),
+	struct reader r = {.out = out,
+			   .size = (unsigned int)strtoul(argv[0], NULL, 10),
 			   .depth = (unsigned int)strtoul(argv[1], NULL, 10),
 			   .end = strtoull(argv[2], NULL, 10)};
+	bool direct = argc > 4 && !strcmp(argv[4], "direct");
 	int err;
 
 	if (!r.size || r.depth < 1 || r.depth > DEPTH_MAX || r.end < r.size)
 		return -EINVAL;
-	err = hsc_open(ring, HSC_ROOT, argv[3], O_RDONLY, 0, &r.h);
+	err = hsc_open(ring, HSC_ROOT, argv[3], O_RDWR | (direct ? O_DIRECT : 0), 0, &r.h);
 	if (err)
 		return err;
 	for (unsigned int i = 0; i < r.depth && !err; i++) {
 		r.buf[i] = hsc_buf_alloc(ring, r.size);
 		if (!r.buf[i])
 			err = -ENOMEM;
+		else
+			memset(r.buf[i], 1, r.size);
 	}
 	measure_begin();
 	if (!err)
@@ -236,9 +255,77 @@ static int run_read(uint64_t count, int argc, char **argv)
 	return err;
 }
 
+static int run_read(uint64_t count, int argc, char **argv)
+{
+	return move_data(count, argc, argv, false);
+}
+
+static int run_write(uint64_t count, int argc, char **argv)
+{
+	return move_data(count, argc, argv, true);
+}
+
+/* ---- many threads ---- */
+
+/* One thread's part of run_threads(). */
+struct worker {
+	_Alignas(64) pthread_t thread;
+	pthread_barrier_t *start, *end;
+	uint64_t count;
+	int err;
+};
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	struct hsc_ring *mine = NULL;
+
+	w->err = hsc_queue_init(domain, 2, 0, &mine);
+	if (!w->err)
+		w->err = null_on(mine); /* whatever is done once, is done now */
+	pthread_barrier_wait(w->start);
+	for (uint64_t i = 0; i < w->count && !w->err; i++)
+		w->err = null_on(mine);
+	pthread_barrier_wait(w->end);
+	if (mine)
+		hsc_queue_exit(mine);
+	return NULL;
+}
+
+static int run_threads(uint64_t count, int argc, char **argv)
+{
+	unsigned int n = (unsigned int)strtoul(argv[0], NULL, 10);
+	struct worker workers[THREADS_MAX] = {0};
+	pthread_barrier_t start, end;
+	int err = 0;
+
+	if (n < 1 || n > THREADS_MAX)
+		return -EINVAL;
+	pthread_barrier_init(&start, NULL, n + 1);
+	pthread_barrier_init(&end, NULL, n + 1);
+	for (unsigned int i = 0; i < n; i++) {
+		workers[i] = (struct worker){
+		    .start = &start, .end = &end, .count = count / n + (i < count % n)};
+		/* Those that run already wait for this one: there is no way back. */
+		if (pthread_create(&workers[i].thread, NULL, worker_main, &workers[i]))
+			exit(1);
+	}
+	pthread_barrier_wait(&start);
+	measure_begin();
+	pthread_barrier_wait(&end);
+	measure_end();
+	for (unsigned int i = 0; i < n; i++) {
+		pthread_join(workers[i].thread, NULL);
+		if (workers[i].err)
+			err = workers[i].err;
+	}
+	return err;
+}
+
 static const struct measure_command commands[] = {
     {"null", run_null, 0}, {"batch", run_batch, 1}, {"pause", run_pause, 1},
-    {"read", run_read, 4}, {"idle", run_idle, 0},   {NULL, NULL, 0},
+    {"read", run_read, 4}, {"write", run_write, 4}, {"threads", run_threads, 1},
+    {"idle", run_idle, 0}, {NULL, NULL, 0},
 };
 
 static bool sleepy;
@@ -251,8 +338,9 @@ static int attach(int argc, char **argv)
 		fprintf(stderr, "usage: scbench-ring [options] DOMAIN\n");
 		return 2;
 	}
+	domain = argv[0];
 	if (!err)
-		err = hsc_queue_init(argv[0], DEPTH_MAX, 0, &ring);
+		err = hsc_queue_init(domain, DEPTH_MAX, 0, &ring);
 	if (err) {
 		fprintf(stderr, "scbench-ring: domain %s: %s: %s\n", argv[0], strerror(-err),
 			hsc_strerror(argv[0]));

@@ -5,6 +5,7 @@ import argparse
 import sys
 import textwrap
 
+import scbench_lines
 import scbench_report
 import scbench_run
 import scbench_workloads as wl
@@ -32,7 +33,7 @@ def _list(args):
     """`scbench list`: every workload, its reason and its base cases; those of a series together."""
     shown = set()
     for group in wl.GROUPS:
-        print(group)
+        print(group + (f': {wl.ABSENT[group]}' if group in wl.ABSENT else ''))
         for w in wl.select(group):
             if w.series and w.series in shown:
                 continue
@@ -61,18 +62,24 @@ def parser():
     cmd.add_argument('--out', required=True, metavar='DIR', help='where samples are kept, and files for the work are made')
     cmd.add_argument('--repeat', type=_positive, default=10, metavar='N', help='samples of each side (default 10; the least '
                      'for a figure that is to be believed)')
-    cmd.add_argument('--domain', default='loopback', metavar='NAME', help='a domain that runs; default "loopback": a loopback '
-                     'domain is started for the run')
+    cmd.add_argument('--domain', default='loopback', metavar='loopback|vm|NAME', help='"loopback" (the default) or "vm": one is started '
+                     'for the run; or the name of a domain that runs')
+    cmd.add_argument('--accel', choices=('auto', 'kvm', 'tcg'), default='auto', help='with --domain vm: accelerator (default auto)')
     cmd.add_argument('--seed', type=int, default=1, metavar='N', help='of file contents and of orders (default 1)')
     cmd.add_argument('--sample-ms', type=_positive, default=40, metavar='MS', help='length of a sample (default 40)')
     cmd.add_argument('--nice', type=int, default=0, choices=range(-20, 20), metavar='N',
                      help='nice value of both sides and of the domain; -20 on a machine that others use too (default 0)')
     cmd.set_defaults(run=scbench_run.run)
 
-    cmd = commands.add_parser('report', help='table, DIR/results.json and DIR/report.html of a run')
+    cmd = commands.add_parser('report', help='tables, DIR/results.json, DIR/report.html and DIR/plots of a run')
     cmd.add_argument('dir', metavar='DIR')
     cmd.add_argument('--compare', metavar='DIR2', help='another run, shown beside it')
+    cmd.add_argument('--markdown', metavar='FILE', help='put the tables into this document, between the marks of --section')
+    cmd.add_argument('--section', metavar='NAME', help='which marks (default: loopback, or vm, as the run)')
     cmd.set_defaults(run=scbench_report.run)
+
+    cmd = commands.add_parser('lines', help='lines of this project: new, modified and generated, by part')
+    cmd.set_defaults(run=scbench_lines.run)
     return top
 
 

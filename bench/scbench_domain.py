@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""scbench_domain.py - the domain under test: a loopback domain of our own, or one that runs already."""
+"""scbench_domain.py - the domain under test: a loopback domain or a VM of our own, or one that runs already."""
 
 import glob
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 from scbench_common import Refusal, find, find_scctl, read_text
+
+NAME = 'scbench'      # of domains that we start
+STATS_SECONDS = 0.55  # the agent writes its counters every half second
 
 
 def _ask(env, *argv):
@@ -53,6 +59,23 @@ class Domain:
                          'agent_kernel': (report.get('agent') or {}).get('kernel', ''),
                          'qemu': '' if self.loopback else self._qemu_version()}
 
+    def status(self):
+        """The broker's own account, by its control socket: a dict. Raises OSError if it is not there."""
+        run_dir = self.env.get('VHOST_SC_RUNDIR') or '/run/vhost-sc'
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(5)
+            sock.connect(os.path.join(run_dir, self.name, 'ctl.sock'))
+            sock.sendall(b'{"cmd":"status"}\n')
+            with sock.makefile('r', encoding='utf-8') as stream:
+                return json.loads(stream.readline())
+
+    def counters(self):
+        """Notifications so far: {'doorbells': bells that pollers rang, 'slept': times that pollers went to sleep, 'calls'}."""
+        time.sleep(STATS_SECONDS)
+        report = self.status()
+        return {'doorbells': report['pollers']['doorbells'], 'slept': report['pollers']['slept'],
+                'calls': sum(report['calls'].values())}
+
     def _qemu_version(self):
         done = subprocess.run([f'/proc/{self.agent_pid}/exe', '--version'], stdout=subprocess.PIPE, text=True, check=False)
         return done.stdout.split('\n', 1)[0]
@@ -86,24 +109,90 @@ class Domain:
             except ProcessLookupError:
                 continue
 
+    def kill(self):
+        """Not one that was running before us."""
+        raise Refusal('the domain that is to be killed must be one that scbench started: --domain loopback or vm')
+
     def close(self):
         """Nothing: it was running before us."""
 
 
-class OwnLoopback(Domain):
-    """A loopback domain that lives as long as the run, in a run directory of its own. It serves `root`."""
+class Own(Domain):
+    """A domain that lives as long as the run, with directories of its own. Subclasses say how it is started."""
 
-    def __init__(self, root):
+    def __init__(self, env=None):
         self.run_dir = tempfile.mkdtemp(prefix='scbench-')  # short: socket paths have a limit
-        env = {'VHOST_SC_RUNDIR': self.run_dir}
+        self.own_env = {'VHOST_SC_RUNDIR': self.run_dir, **(env or {})}
         try:
-            _ask(dict(os.environ, **env), 'start', 'scbench', '--loopback', '--root', root)
-            super().__init__('scbench', env)
+            self.start_again()
+            super().__init__(NAME, self.own_env)
         except BaseException:
             self.close()
             raise
 
+    def start_words(self):
+        """The words of `scctl start` after the name."""
+        raise NotImplementedError
+
+    def start_again(self):
+        """Starts the domain, also after kill(). Returns when it serves."""
+        _ask(dict(os.environ, **self.own_env), 'start', NAME, *self.start_words())
+
+    def kill(self):
+        """Ends the VM, or the agent, without warning. Returns when, by the monotonic clock in seconds."""
+        os.kill(self.agent_pid, signal.SIGKILL)
+        return time.monotonic()
+
+    def find_again(self):
+        """After start_again(): the new process."""
+        self.saved = {}
+        self.agent_pid = (int(read_text(os.path.join(self.run_dir, NAME, 'agent.pid')).split()[0]) if self.loopback
+                          else _qemu_of(self.run_dir, NAME))
+
     def close(self):
-        subprocess.run([sys.executable, find_scctl(), 'stop', 'scbench'], env=dict(os.environ, VHOST_SC_RUNDIR=self.run_dir),
+        subprocess.run([sys.executable, find_scctl(), 'stop', NAME], env=dict(os.environ, **self.own_env),
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
         shutil.rmtree(self.run_dir, ignore_errors=True)
+
+
+class OwnLoopback(Own):
+    """A loopback domain. It serves `root`."""
+
+    def __init__(self, root):
+        self.root = root
+        super().__init__()
+
+    def start_words(self):
+        return ['--loopback', '--root', self.root]
+
+
+class OwnVm(Own):
+    """A VM with one virtual CPU, whose disk is a new file below `work`. Without libvirt."""
+
+    SIZE = '2G'
+
+    def __init__(self, work, accel):
+        self.accel = accel
+        places = {name: os.path.join(work, 'vm', name) for name in ('conf', 'state', 'log')}
+        for place in places.values():
+            os.makedirs(place)
+        env = {f'VHOST_SC_{name.upper()}DIR': place for name, place in places.items()}
+        _ask(dict(os.environ, **env), 'define', NAME, '--role', 'storage', '--disk', os.path.join(work, 'vm', 'disk.img'), '--size',
+             self.SIZE, '--vcpus', '1', '--accel', accel, '--no-libvirt')
+        super().__init__(env)
+
+    def start_words(self):
+        return ['--direct']
+
+
+def make(args, work):
+    """The domain that the options ask for."""
+    if args.domain == 'loopback':
+        if args.accel != 'auto':
+            raise Refusal(f'--accel {args.accel}: a loopback domain has no accelerator: --domain vm')
+        return OwnLoopback(os.path.join(work, 'root'))
+    if args.domain == 'vm':
+        return OwnVm(work, args.accel)
+    if args.accel != 'auto':
+        raise Refusal(f'--accel {args.accel}: domain {args.domain} runs already: --domain vm starts one for the run')
+    return Domain(args.domain)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""scbench_html.py - report.html: one file, plots as inline SVG.
+"""scbench_html.py - report.html (one file that needs nothing else) and the plots, as SVG.
 
-Plots are told apart by the shape of their marks and by dashes first; the two colours that are used besides (a dark blue and a light
-orange) differ in brightness, so that they remain different in grey and for colour-blind readers. Every axis has its unit.
+Plots are told apart by the shape of their marks and by dashes first; the few colours that are used besides (of Okabe and Ito's set,
+made for colour-blind readers) differ in brightness, so that they remain different in grey. Every axis has its unit.
 """
 
 import html
@@ -10,7 +10,7 @@ import math
 
 import scbench_workloads as wl
 
-DARK, LIGHT, GREY = '#00447a', '#d98200', '#999999'
+DARK, LIGHT, GREY, GREEN = '#00447a', '#d98200', '#999999', '#009e73'
 WIDTH = 900
 
 STYLE = '''
@@ -20,7 +20,6 @@ td, th { padding: 2px 8px; border-bottom: 1px solid #ccc; text-align: left; vert
 .facts td { white-space: normal; }
 .wide { overflow-x: auto; }
 svg { max-width: 100%; height: auto; }
-svg text { font: 12px sans-serif; fill: #111; }
 .note { color: #444; }
 '''
 
@@ -39,9 +38,9 @@ def _line(x1, y1, x2, y2, colour='#000', width=1.0, dash=''):
 
 
 def _mark(shape, x, y, colour, hint=''):
-    """A mark with a tooltip: disc (full), square (hollow), diamond (hollow), triangle (hollow)."""
+    """A mark with a tooltip: disc (full), square (hollow), diamond, triangle and down (a triangle on its tip), all hollow."""
     points = {'square': [(-4, -4), (4, -4), (4, 4), (-4, 4)], 'diamond': [(0, -6), (6, 0), (0, 6), (-6, 0)],
-              'triangle': [(0, -5), (5, 4), (-5, 4)]}
+              'triangle': [(0, -5), (5, 4), (-5, 4)], 'down': [(0, 5), (5, -4), (-5, -4)]}
     title = f'<title>{_esc(hint)}</title>'
     if shape == 'disc':
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}">{title}</circle>'
@@ -51,7 +50,8 @@ def _mark(shape, x, y, colour, hint=''):
 
 def _svg(height, parts, label):
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" role="img" '
-            f'aria-label="{_esc(label)}">' + ''.join(parts) + '</svg>')
+            f'aria-label="{_esc(label)}"><style>text {{ font: 12px sans-serif; fill: #111; }}</style>'
+            f'<rect width="{WIDTH}" height="{height:.0f}" fill="#fff"/>' + ''.join(parts) + '</svg>')
 
 
 class LogAxis:
@@ -84,6 +84,11 @@ def _ratio_rows(figures):
     return [(f, b) for f in figures for b in f['bases'].values()]
 
 
+def _cpu(entry):
+    """CPU nanoseconds of an operation, of all parties."""
+    return sum(entry['cpu_ns'][p] for p in ('app', 'agent', 'broker'))
+
+
 def _bar(b):
     """The bar as a ratio, or None if there is none or it is one in nanoseconds."""
     bar = b.get('bar', '')
@@ -96,9 +101,9 @@ def _ratio_row(axis, y, f, b, there):
     parts = [_text(8, y + 4, f"{f['name']}{'*' if f['busy'] else ''} / {b['title']}")]
     if r['low'] is not None:
         parts.append(_line(axis.at(r['low']), y, axis.at(r['high']), y, DARK, 2))
-    base_cpu = sum(b['cpu_ns'].values())
+    base_cpu = _cpu(b)
     if base_cpu:
-        cpu = sum(f['cpu_ns'].values()) / base_cpu
+        cpu = _cpu(f) / base_cpu
         parts.append(_mark('triangle', axis.at(cpu), y, GREY, f'CPU ratio {cpu:.2f}'))
     if there:
         parts.append(_mark('diamond', axis.at(there['median']), y, LIGHT, f'other run {there["median"]:.2f}'))
@@ -113,8 +118,8 @@ def _bound(figures, other):
     values = [1.0]
     for f, b in _ratio_rows(figures) + _ratio_rows(other):
         values += [v for v in (b['ratio']['low'], b['ratio']['median'], b['ratio']['high'], _bar(b)) if v]
-        if sum(b['cpu_ns'].values()) and sum(f['cpu_ns'].values()):
-            values.append(sum(f['cpu_ns'].values()) / sum(b['cpu_ns'].values()))
+        if _cpu(b) and _cpu(f):
+            values.append(_cpu(f) / _cpu(b))
     return min(values), max(values)
 
 
@@ -147,57 +152,121 @@ def ratio_plot(figures, other, group):
 
 # ---- curves ----
 
-def _curve(xs, summaries, convert, ax, ay, shape, colour, dash):
-    points = [(ax.at(x), ay.at(convert(x, s['median']))) for x, s in zip(xs, summaries)]
-    path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in points)
+STYLES = (('disc', DARK, ''), ('square', LIGHT, '6 4'), ('triangle', GREEN, '2 3'), ('down', GREY, '9 3 2 3'))
+
+
+def _curve(points, convert, ax, ay, shape, colour, dash):
+    """points: (x, summary in ns)."""
+    places = [(ax.at(x), ay.at(convert(s['median']))) for x, s in points]
+    path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in places)
     parts = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"'
              + (f' stroke-dasharray="{dash}"' if dash else '') + '/>']
-    for (x, y), at, s in zip(points, xs, summaries):
+    for (x, y), (_, s) in zip(places, points):
         if s['low'] is not None:
-            parts.append(_line(x, ay.at(convert(at, s['low'])), x, ay.at(convert(at, s['high'])), colour, 2))
-        parts.append(_mark(shape, x, y, colour, f'{convert(at, s["median"]):.4g}'))
+            parts.append(_line(x, ay.at(convert(s['low'])), x, ay.at(convert(s['high'])), colour, 2))
+        parts.append(_mark(shape, x, y, colour, f'{convert(s["median"]):.4g}'))
     return parts
 
 
-def curve_plot(xs, curves, convert, x_title, y_title, x_text):
-    """Curves over xs. curves: (title, summaries in ns). convert(x, ns): the value that is plotted."""
-    values = [convert(x, v) for _, ss in curves for x, s in zip(xs, ss) for v in (s['low'], s['median'], s['high']) if v]
-    ax, ay = LogAxis(min(xs), max(xs), 80, WIDTH - 30, 2), LogAxis(min(values), max(values), 330, 40)
-    parts = [_line(80, 330, WIDTH - 30, 330), _line(80, 40, 80, 330)]
+def curve_plot(curves, convert, x_title, y_title, x_text):
+    """Curves: (title, [(x, summary in ns)]). convert(ns): the value that is plotted."""
+    values = [convert(v) for _, points in curves for _, s in points for v in (s['low'], s['median'], s['high']) if v]
+    xs = sorted({x for _, points in curves for x, _ in points})
+    ax, ay = LogAxis(min(xs), max(xs), 80, WIDTH - 30, 2), LogAxis(min(values), max(values), 350, 60)
+    parts = [_line(80, 350, WIDTH - 30, 350), _line(80, 60, 80, 350)]
     for x in xs:
-        parts += [_line(ax.at(x), 40, ax.at(x), 330, '#eee'), _text(ax.at(x), 348, x_text(x), 'middle')]
+        parts += [_line(ax.at(x), 60, ax.at(x), 350, '#eee'), _text(ax.at(x), 368, x_text(x), 'middle')]
     for y in ay.ticks():
         parts += [_line(80, ay.at(y), WIDTH - 30, ay.at(y), '#ddd'), _text(74, ay.at(y) + 4, _number(y), 'end')]
-    styles = (('disc', DARK, ''), ('square', LIGHT, '6 4'))
-    for (_, summaries), style in zip(curves, styles):
-        parts += _curve(xs, summaries, convert, ax, ay, *style)
-    parts += _key(18, [(style[0], style[1], title) for (title, _), style in zip(curves, styles)])
-    parts += [_text(WIDTH / 2, 370, x_title, 'middle'), _text(16, 24, y_title)]
-    return _svg(380, parts, f'{y_title} over {x_title}')
+    for (_, points), style in zip(curves, STYLES):
+        parts += _curve(points, convert, ax, ay, *style)
+    parts += _key(14, [(style[0], style[1], title) for (title, _), style in zip(curves, STYLES)])
+    parts += [_text(WIDTH / 2, 390, x_title, 'middle'), _text(16, 44, y_title)]
+    return _svg(400, parts, f'{y_title} over {x_title}')
 
 
-def _series(figures, name):
-    return [f for f in figures if f['series'] == name]
+def _curves(chosen, value, base_value):
+    """Curves of a series: ours, and each base case at those points that it has."""
+    curves = [('ours', [(f['x'], value(f)) for f in chosen])]
+    for base in dict.fromkeys(b for f in chosen for b in f['bases']):
+        there = [(f['x'], f['bases'][base]) for f in chosen if base in f['bases']]
+        curves.append((there[0][1]['title'], [(x, base_value(b)) for x, b in there]))
+    return curves
 
 
-def _series_plot(figures, name):
-    """The plot of one series, or '' if it has fewer than two points."""
-    chosen = _series(figures, name)
+def _cpu_plot(chosen, series):
+    """CPU time of a call, of all parties, over the series."""
+    point = lambda entry: {'low': None, 'high': None, 'median': _cpu(entry)}
+    return curve_plot(_curves(chosen, point, point), lambda ns: ns, series.x_title, 'CPU time of a call, all parties, ns (logarithmic)', str)
+
+
+def _series_plot(chosen, series):
+    """Time, or throughput, over the series."""
+    curves = _curves(chosen, lambda f: f['ours'], lambda b: b['time_ns'])
+    x_text = wl.size_text if series.x_bytes else str
+    if series.y == 'time':
+        return curve_plot(curves, lambda ns: ns, series.x_title, 'time of a call, ns (logarithmic)', x_text)
+    # Throughput: the size of a call is its place on the axis.
+    rates = [(title, [(x, {k: x / s[k] * 1e9 / wl.MIB if s[k] else None for k in ('low', 'median', 'high')}) for x, s in points])
+             for title, points in curves]
+    return curve_plot(rates, lambda v: v, series.x_title, 'throughput, MiB/s (logarithmic)', x_text)
+
+
+def _series_plots(figures, name):
+    """[(file name, title, SVG)] of one series; none if it has fewer than two points."""
+    chosen, series = [f for f in figures if f['series'] == name], wl.SERIES[name]
     if len(chosen) < 2:
-        return ''
-    base = next(iter(chosen[0]['bases']))
-    curves = [('ours', [f['ours'] for f in chosen]),
-              (chosen[0]['bases'][base]['title'], [f['bases'][base]['time_ns'] for f in chosen])]
-    if name == 'batch':
-        xs = [int(f['name'].split('-')[1]) for f in chosen]
-        return '<h3>Null calls by depth of batch</h3>' + curve_plot(
-            xs, curves, lambda x, ns: ns, 'calls submitted together', 'time of a call, ns (logarithmic)', str)
-    return f'<h3>Cached p{name} by size</h3>' + curve_plot(
-        [f['size'] for f in chosen], curves, lambda size, ns: size / ns * 1e9 / wl.MIB, 'size of a call',
-        'throughput, MiB/s (logarithmic)', wl.size_text)
+        return []
+    found = [(name, series.title, _series_plot(chosen, series))]
+    if series.y == 'time':
+        found.append((name + '-cpu', series.title + ': CPU time', _cpu_plot(chosen, series)))
+    return found
+
+
+# ---- through a failure ----
+
+def timeline_plot(f):
+    """Calls by time through the kill, of the round nearest to the median."""
+    buckets, outage = f['timeline']['buckets'], f['timeline']['ns'] / 1e6
+    left, right, bottom, top = 70, WIDTH - 30, 300, 40
+    first, last = buckets[0][0], buckets[-1][0] + 10
+    most = max(max(ok for _, ok, _ in buckets), 1)
+    at_x = lambda ms: left + (ms - first) / (last - first) * (right - left)
+    at_y = lambda n: bottom - n / most * (bottom - top)
+    path = ' '.join(f'{at_x(ms):.1f},{at_y(ok):.1f}' for ms, ok, _ in buckets)
+    parts = [_line(left, bottom, right, bottom), _line(left, top, left, bottom),
+             f'<polyline points="{path}" fill="none" stroke="{DARK}" stroke-width="1.2"/>']
+    parts += [_mark('square', at_x(ms + 5), bottom, LIGHT, f'{failed} failed') for ms, _, failed in buckets if failed]
+    moments = ((0, 'kill'), (f['timeline']['extra']['detect_ms'] + f['timeline']['extra']['boot_ms'], 'the agent serves again'),
+               (outage, 'first answer'))
+    for i, (ms, text) in enumerate(moments):
+        parts += [_line(at_x(ms), top + 14 * i - 4, at_x(ms), bottom, '#000', 1, '4 3'),
+                  _text(at_x(ms) + 4, top + 14 * i, f'{text}, {ms:.0f} ms')]
+    for n in (0, most // 2, most):
+        parts.append(_text(left - 6, at_y(n) + 4, str(n), 'end'))
+    step = next(s for s in (100, 200, 500, 1000, 2000, 5000, 10000, 50000) if (last - first) / s <= 12)
+    for ms in range(math.ceil(first / step) * step, last, step):
+        parts += [_line(at_x(ms), bottom, at_x(ms), bottom + 4), _text(at_x(ms), bottom + 18, str(ms), 'middle')]
+    parts += [_text((left + right) / 2, bottom + 36, 'time since the kill, ms', 'middle'), _text(8, 16, 'calls answered in 10 ms'),
+              _mark('square', 260, 12, LIGHT), _text(272, 16, '10 ms in which calls failed')]
+    return _svg(bottom + 46, parts, 'calls answered over time through a kill')
 
 
 # ---- the page ----
+
+def plots(result, other):
+    """[(file name, title, SVG)] of everything that can be plotted."""
+    found = []
+    for group in wl.GROUPS:
+        mine = [f for f in result['figures'] if f['group'] == group]
+        theirs = [f for f in other['figures'] if f['group'] == group] if other else []
+        if _ratio_rows(mine):
+            found.append((group, f'{group}: against base cases', ratio_plot(mine, theirs, group)))
+        for name in dict.fromkeys(f['series'] for f in mine if f['series']):
+            found += _series_plots(mine, name)
+        found += [(f['name'], f'Calls through a failure ({f["name"]})', timeline_plot(f)) for f in mine if 'timeline' in f]
+    return found
+
 
 def _table(table):
     head, *rest = table
@@ -210,22 +279,14 @@ def _reasons(figures):
                             for f in figures) + '</dl>'
 
 
-def page(result, other, table, facts, legend):
-    """The whole report. result, other: see scbench_report.evaluate(); other may be None."""
-    figures = result['figures']
+def page(result, table, more, drawn, facts, legend):
+    """The whole report. result: see scbench_report.evaluate(); more: (title, rows); drawn: see plots()."""
     parts = ['<!doctype html><html lang="en"><head><meta charset="utf-8"><title>scbench report</title>',
              f'<style>{STYLE}</style></head><body><h1>scbench report</h1><table class="facts">']
     parts += [f'<tr><th>{_esc(n)}</th><td>{_esc(t)}</td></tr>' for n, t in facts]
     parts.append('</table>')
-    for group in wl.GROUPS:
-        mine = [f for f in figures if f['group'] == group]
-        theirs = [f for f in other['figures'] if f['group'] == group] if other else []
-        if not mine:
-            continue
-        parts.append(f'<h2>{group}</h2>')
-        if _ratio_rows(mine):
-            parts.append(ratio_plot(mine, theirs, group))
-        parts += [_series_plot(mine, name) for name in dict.fromkeys(f['series'] for f in mine if f['series'])]
-    parts += ['<h2>Figures</h2>', f'<p class="note">{_esc(legend)}</p>', _table(table), '<h2>What and why</h2>', _reasons(figures),
-              '</body></html>\n']
+    parts += [f'<h2>{_esc(title)}</h2>{_table(rows)}' for title, rows in more]
+    parts += [f'<h2>{_esc(title)}</h2>{svg}' for _, title, svg in drawn]
+    parts += ['<h2>Figures</h2>', f'<p class="note">{_esc(legend)}</p>', _table(table), '<h2>What and why</h2>',
+              _reasons(result['figures']), '</body></html>\n']
     return '\n'.join(parts)

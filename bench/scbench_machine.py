@@ -41,7 +41,7 @@ def revision():
 
 def fingerprint():
     """A short hash of the programs that are measured: what a run may be continued with."""
-    parts = [find('scrun', 'hostlib/scrun'), find('scbench-work', 'bench/scbench-work'), find('scbench-ring', 'bench/scbench-ring')]
+    parts = [find('scrun', 'hostlib/scrun')] + [find(n, 'bench/' + n) for n in ('scbench-work', 'scbench-ring', 'scbench-uring')]
     for name, built in (('sc-agent', 'guest-agent/sc-agent'), ('vhost-scd', 'vhost-sc/vhost-scd')):
         try:
             parts.append(find(name, built))

@@ -4,98 +4,32 @@
 For each workload it finds how many operations fill a sample, then does rounds: each round asks every side (ours and the base
 cases) for one sample, in an order that the seed shuffles. A finished round is one line of DIR/raw.jsonl, so that a run that
 was stopped goes on where it was. DIR/run.json says on what it ran; a run on something else is not mixed with it.
+
+What cannot be measured here (a program that is not installed, a peer that does not start, a group that the build has nothing for)
+is left out, and the reason is printed and kept: a line {"skipped": what, "why": reason} of raw.jsonl.
 """
 
+import contextlib
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-import tarfile
 import time
 
+import scbench_domain as domains
+import scbench_failover as failover
 import scbench_machine as machine
+import scbench_share as share
 import scbench_workloads as wl
 from scbench_common import Refusal, find, read_text, say, write_json
-from scbench_domain import Domain, OwnLoopback
+from scbench_files import make_local
+from scbench_helpers import ANSWER_SECONDS, FioHelper, Helper
+from scbench_peer import GuestHelper, PeerVm
 
-FORMAT = 1
-FILES, FOLDERS = 400, 40
-ANSWER_SECONDS = 300
+FORMAT = 2
 CALIBRATE_MAX = 1 << 32
-
-
-class Helper:
-    """A measuring process: see bench/measure.h."""
-
-    def __init__(self, argv, env):
-        self.argv = argv
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-        self.pid = self.process.pid
-
-    def ask(self, command, count, args=()):
-        """One request; returns the answer. Raises Refusal if it failed."""
-        line = ' '.join([command, str(count), *args])
-        signal.alarm(ANSWER_SECONDS)
-        try:
-            self.process.stdin.write(line + '\n')
-            self.process.stdin.flush()
-            text = self.process.stdout.readline()
-        except BrokenPipeError:
-            text = ''
-        finally:
-            signal.alarm(0)
-        if not text:
-            raise Refusal(f'helper {" ".join(self.argv)} ended at "{line}" (status {self.process.wait()})')
-        answer = json.loads(text)
-        if 'error' in answer:
-            raise Refusal(f'"{line}" failed: {answer["error"]}')
-        return answer
-
-    def close(self):
-        self.process.stdin.close()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-
-
-def _write(path, text, mode=0o755):
-    with open(path, 'w', encoding='utf-8') as f:
-        f.write(text)
-    os.chmod(path, mode)
-
-
-def make_tree(path, seed):
-    """A tar archive of FILES files in FOLDERS directories, the same for the same seed: a source tree's sizes, more or less."""
-    rng = random.Random(seed)
-    source = path + '.d'
-    for i in range(FILES):
-        folder = os.path.join(source, f'part{i % FOLDERS}')
-        os.makedirs(folder, exist_ok=True)
-        text = ''.join(rng.choice('abcdefgh  \n') for _ in range(int(min(20000, rng.lognormvariate(7.5, 1)))))
-        _write(os.path.join(folder, f'file{i}.c'), text, 0o644)
-    with tarfile.open(path, 'w') as tar:
-        tar.add(source, arcname='tree', filter=lambda m: setattr(m, 'mtime', 1500000000) or m)
-    shutil.rmtree(source)
-
-
-def make_local(local, seed):
-    """Scripts and archives that workloads read, on the host's file system for both sides."""
-    os.makedirs(local)
-    make_tree(os.path.join(local, 'tree.tar'), seed)
-    _write(os.path.join(local, 'reset-db'), 'rm -f "$1"/app.db*\nsqlite3 "$1/app.db" "create table t(a integer, b text);"\n')
-    _write(os.path.join(local, 'reset-untar'), 'rm -rf "$1/untar"\nmkdir "$1/untar"\n')
-    _write(os.path.join(local, 'make-repo'),
-           'set -e\nmkdir -p "$1/repo"\ntar -xf "$2" -C "$1/repo"\ncd "$1/repo"\ngit init -q .\ngit add .\n'
-           'git -c user.name=b -c user.email=b@localhost commit -q -m tree\n')
-    rng = random.Random(seed)
-    row = lambda i: f"insert into t values({i}, '{rng.getrandbits(256):064x}');\n"
-    _write(os.path.join(local, 'insert.sql'), 'begin;\n' + ''.join(row(i) for i in range(2000)) + 'commit;\n', 0o644)
-    _write(os.path.join(local, 'commit.sql'), ''.join(row(i) for i in range(20)), 0o644)
 
 
 class Progress:
@@ -112,7 +46,34 @@ class Progress:
 
     def show(self, name):
         each = (time.monotonic() - self.start) / max(self.done, 1)
-        say(f'scbench: {name} done; about {each * self.left:.0f} s left')
+        say(f'scbench: {name} done ({time.monotonic() - self.start:.0f} s); about {each * self.left:.0f} s left')
+
+
+class Places:
+    """Directories of a run. base: of the base case; mount, remote: of the domain under scrun; api: as the C API names remote;
+    local: what all sides read; peer: of the driver domain, on the host."""
+
+    def __init__(self, out, seed):
+        self.work = os.path.join(out, 'work')
+        if ' ' in self.work:
+            raise Refusal(f'--out {out}: no blanks in the path, please')
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.base, self.mount, self.local = (os.path.join(self.work, n) for n in ('base', 'domain', 'local'))
+        self.api = f'scbench-{os.getpid()}'
+        self.remote = os.path.join(self.mount, self.api)
+        self.peer = os.path.join(self.work, 'peer', 'mnt', 'files')
+        for d in (self.base, os.path.join(self.work, 'root')):
+            os.makedirs(d)
+        make_local(self.local, seed)
+
+    def of(self, side):
+        """The directory of a side."""
+        where = wl.HELPERS[side.helper].where
+        if where == 'sshfs':
+            return self.peer
+        if where == 'guest':
+            return '/export/files'
+        return self.remote if where == 'scrun' or '{scrun}' in side.args else self.base
 
 
 class Run:
@@ -123,15 +84,18 @@ class Run:
         self.out = os.path.abspath(args.out)
         self.workloads = wl.select(args.what)
         self.helpers = {}
-        self.domain = None
+        self.domain, self.peer = None, None
+        self.missing = {}  # helper: why there is none
         self.programs = machine.fingerprint()
         self.counts = {}
         self.app_seconds = 0.0
+        self.pinned = False
+        self.failover_ms = 0
         self.cpus = sorted(os.sched_getaffinity(0))
         if len(self.cpus) < 2:
             raise Refusal('two CPUs are needed, one for the application and one for the domain')
         # The last two: interrupts and housekeeping tend to the first.
-        self.cpu, self.peer = self.cpus[-2], self.cpus[-1]
+        self.cpu, self.peer_cpu = self.cpus[-2], self.cpus[-1]
 
     # ---- what was done before ----
 
@@ -157,9 +121,8 @@ class Run:
         return done
 
     def _identity(self):
-        return {'format': FORMAT, 'domain': self.args.domain, 'seed': self.args.seed, 'nice': self.args.nice,
-                'sample_ms': self.args.sample_ms, 'programs': self.programs,
-                'kernel': os.uname().release}
+        return {'format': FORMAT, 'domain': self.args.domain, 'accel': self.args.accel, 'seed': self.args.seed, 'nice': self.args.nice,
+                'sample_ms': self.args.sample_ms, 'programs': self.programs, 'kernel': os.uname().release}
 
     def _check_same(self):
         old = json.loads(read_text(os.path.join(self.out, 'run.json'), '{}')).get('identity')
@@ -174,9 +137,10 @@ class Run:
         record = {
             'identity': self._identity(), 'machine': machine.facts(), 'accelerator': self.domain.accelerator,
             'versions': self.domain.versions, 'sets': sorted(set(old.get('sets', [])) | {self.args.what}),
-            'pinning': f'ring: application on CPU {self.cpu}, agent or VM on CPU {self.peer}; the rest: none',
-            'file_systems': {'base': machine.file_system(self.base), 'domain': self._remote_fs()},
-            'resumed': old.get('resumed', []),
+            'pinning': f'one-caller figures of ring: application on CPU {self.cpu}, agent or VM (io_uring\'s polling thread) on CPU '
+                       f'{self.peer_cpu}; the rest: none',
+            'file_systems': {'base': machine.file_system(self.places.base), 'domain': self._remote_fs()},
+            'resumed': old.get('resumed', []), 'command': self._command(),
         }
         if old:
             now = record['machine']
@@ -184,79 +148,114 @@ class Run:
             record['resumed'].append({'date': now['date'], 'load_average': now['load_average']})
         write_json(path, record)
 
+    def _command(self):
+        a = self.args
+        options = [('--repeat', a.repeat, 10), ('--domain', a.domain, 'loopback'), ('--accel', a.accel, 'auto'), ('--seed', a.seed, 1),
+                   ('--sample-ms', a.sample_ms, 40), ('--nice', a.nice, 0)]
+        return ' '.join(['scbench run', a.what, '--out DIR'] + [f'{name} {value}' for name, value, usual in options if value != usual])
+
+    def _note(self, **entry):
+        self.raw.write(json.dumps(entry, separators=(',', ':')) + '\n')
+        self.raw.flush()
+
+    def _skip(self, what, why):
+        """Says that something is left out, and keeps it."""
+        say(f'scbench: {what} is left out: {why}')
+        self._note(skipped=what, why=str(why))
+
     # ---- set-up ----
 
-    def _places(self):
-        """Directories: base case, domain as seen under scrun, domain as the C API names it."""
-        work = os.path.join(self.out, 'work')
-        shutil.rmtree(work, ignore_errors=True)
-        self.base, self.mount, self.local = (os.path.join(work, n) for n in ('base', 'domain', 'local'))
-        self.api = f'scbench-{os.getpid()}'
-        self.remote = os.path.join(self.mount, self.api)
-        for d in (self.base, os.path.join(work, 'root')):
-            os.makedirs(d)
-        if ' ' in work:
-            raise Refusal(f'--out {self.args.out}: no blanks in the path, please')
-        make_local(self.local, self.args.seed)
-        return work
-
     def _remote_fs(self):
-        done = subprocess.run(self.domain.scrun_words(self.mount) + ['stat', '-f', '-c', '%T', self.remote], env=self.domain.env,
-                              stdout=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(self.domain.scrun_words(self.places.mount) + ['stat', '-f', '-c', '%T', self.places.remote],
+                              env=self.domain.env, stdout=subprocess.PIPE, text=True, check=False)
         return done.stdout.strip() or 'unknown'
 
-    def _helper(self, kind):
-        if kind in self.helpers:
-            return self.helpers[kind]
-        program, scrun, pinned = wl.HELPERS[kind]
-        argv = [find(program, 'bench/' + program)]
-        if kind == 'ring-sleepy':
-            argv.append('--sleepy')
-        argv += ['--agent-pid', str(self.domain.agent_pid), '--broker-pid', str(self.domain.broker_pid)]
-        if pinned:
-            argv += ['--peer-cpu', str(self.peer)]
-        if pinned and not scrun:
-            argv += ['--cpu', str(self.cpu)]
-        if program == 'scbench-ring':
+    def _pids_of(self, kind):
+        """Whose CPU time is that of agent and broker: for the driver domain, its VM and the FUSE program."""
+        if kind.where == 'sshfs':
+            return self.peer.pid, self.peer.sshfs.pid
+        return self.domain.agent_pid, self.domain.broker_pid
+
+    def _make_helper(self, name):
+        kind = wl.HELPERS[name]
+        if kind.where == 'guest':
+            return GuestHelper(self.peer)
+        agent, broker = self._pids_of(kind)
+        if kind.where == 'fio':
+            return FioHelper(agent, broker, self.domain.env)
+        argv = [find(kind.program, 'bench/' + kind.program), *kind.options, '--agent-pid', str(agent), '--broker-pid', str(broker)]
+        scrun = kind.where == 'scrun'
+        if kind.pinned:
+            argv += ['--peer-cpu', str(self.peer_cpu)]
+            if not scrun:
+                argv += ['--cpu', str(self.cpu)]
+        if kind.program == 'scbench-ring':
             argv.append(self.domain.name)
-        helper = Helper((self.domain.scrun_words(self.mount) if scrun else []) + argv, self.domain.env)
-        self.helpers[kind] = helper
+        helper = Helper((self.domain.scrun_words(self.places.mount) if scrun else []) + argv, self.domain.env)
         if scrun:
             # Attached before it is pinned: the library asks then how many CPUs there are, and spins only if two.
-            helper.ask('stat', 1, [self.remote])
-        if scrun and pinned:
-            os.sched_setaffinity(helper.pid, {self.cpu})
+            helper.ask('stat', 1, [self.places.remote])
+            if kind.pinned:
+                os.sched_setaffinity(helper.pid, {self.cpu})
         return helper
+
+    def _helper(self, name):
+        if name not in self.helpers:
+            self.helpers[name] = self._make_helper(name)
+        return self.helpers[name]
 
     def _close_helpers(self):
         while self.helpers:
             self.helpers.popitem()[1].close()
 
     def _scrun_sh(self, script, *args):
-        subprocess.run(self.domain.scrun_words(self.mount) + ['sh', '-c', script, 'sh', *args], env=self.domain.env, check=True)
+        subprocess.run(self.domain.scrun_words(self.places.mount) + ['sh', '-c', script, 'sh', *args], env=self.domain.env, check=True)
 
     def _prepare(self):
-        """Files and directories that workloads work on, on both sides."""
-        subprocess.run(['mkdir', os.path.join(self.base, 'names')], check=True)
-        self._scrun_sh('mkdir "$1" && mkdir "$1/names"', self.remote)
-        for kind, where in (('native', self.base), ('scrun', self.remote)):
-            self._helper(kind).ask('fill', wl.DATA_BYTES, [str(self.args.seed), where + '/data'])
-            if any(w.name == 'git-status' for w in self.workloads) and shutil.which('git'):
+        """Files and directories that workloads work on, on all sides."""
+        p = self.places
+        subprocess.run(['mkdir', os.path.join(p.base, 'names')], check=True)
+        self._scrun_sh('mkdir "$1" && mkdir "$1/names"', p.remote)
+        sides = [('native', p.base), ('scrun', p.remote)]
+        if self.peer:
+            subprocess.run(['mkdir', '-p', os.path.join(p.peer, 'names')], check=True)
+            sides.append(('sshfs', p.peer))
+        for kind, where in sides:
+            helper = self._helper(kind)
+            helper.ask('fill', wl.DATA_BYTES, [str(self.args.seed), where + '/data'])
+            helper.ask('fill', 4096, [str(self.args.seed), where + '/log'])
+            if kind != 'sshfs' and any(w.name == 'git-status' for w in self.workloads) and shutil.which('git'):
                 words = self._words(wl.Side(kind, 'spawn', (
                     ('{scrun}',) if kind == 'scrun' else ()) + ('sh', '{local}/make-repo', where, '{local}/tree.tar')))
                 self._helper('native').ask('spawn', 1, words)
         self._close_helpers()
+
+    def _start_peer(self, todo):
+        """The driver domain, if a workload that is still to be done compares with it and it can be had."""
+        if not any(side.helper in wl.PEER_VM for w in todo for side in w.bases.values()):
+            return
+        why = 'they are compared with a VM: --domain vm' if self.domain.loopback else ''
+        try:
+            if not why:
+                self.peer = PeerVm(self.places.work, 'kvm' if 'kvm' in self.domain.accelerator.lower() else 'tcg')
+                if self.args.nice:
+                    self.peer.nice(self.args.nice)
+        except Refusal as err:
+            why = str(err)
+        if why:
+            self._skip('base cases ' + ' and '.join(wl.PEER_VM), why)
+            self.missing.update({name: why for name in wl.PEER_VM})
 
     def _words(self, side):
         """A side's arguments with the places filled in."""
         return self._fill(side, side.args)
 
     def _fill(self, side, args):
-        remote = wl.HELPERS[side.helper][1] or '{scrun}' in args
-        places = {'d': self.remote if remote else self.base, 'api': self.api, 'local': self.local, 'seed': str(self.args.seed)}
+        p = self.places
+        values = {'d': p.of(side), 'api': p.api, 'local': p.local, 'seed': str(self.args.seed)}
         words = []
         for a in args:
-            words += self.domain.scrun_words(self.mount) if a == '{scrun}' else [a.format(**places)]
+            words += self.domain.scrun_words(p.mount) if a == '{scrun}' else [a.format(**values)]
         return words
 
     # ---- measuring ----
@@ -268,11 +267,13 @@ class Run:
         self.app_seconds += max(answer['app_ns'] / 1e9, machine.process_clock(helper.pid) - before)
         return answer
 
-    def _sample(self, side, count):
-        helper = self._helper(side.helper)
+    def _before(self, side):
         for command, *args in side.before:
-            self._ask(helper, command, 1, self._fill(side, tuple(args)))
-        return self._ask(helper, side.command, count, self._words(side))
+            self._ask(self._helper(side.helper), command, 1, self._fill(side, tuple(args)))
+
+    def _sample(self, side, count):
+        self._before(side)
+        return self._ask(self._helper(side.helper), side.command, count, self._words(side))
 
     def _calibrate(self, w, side):
         """How many operations fill a sample of this side."""
@@ -286,72 +287,150 @@ class Run:
                 return max(1, round(count * target / ns))
             count = max(count + 1, int(count * min(10, target / 2 / ns)))
 
-    def _counts(self, w):
-        if w.name in self.counts:
-            return self.counts[w.name]
-        counts = {name: self._calibrate(w, side) for name, side in w.sides().items()}
-        # Sides that do the same work do the same amount of it.
+    def _sides(self, w):
+        """The sides that can be measured here. Peers that cannot are noted once."""
+        sides = {}
         for name, side in w.sides().items():
-            if side.command == w.ours.command:
-                counts[name] = min(counts[name], counts['ours'])
-                counts['ours'] = counts[name]
+            if side.helper in wl.PEERS and side.helper not in self.missing:
+                try:
+                    self._helper(side.helper)
+                except (Refusal, OSError) as err:
+                    self.missing[side.helper] = str(err)
+            if side.helper not in self.missing:
+                sides[name] = side
+        return sides
+
+    def _probe_peer(self, w, name, side):
+        """Calibrates a side; a peer that fails is left out for this workload, with the reason."""
+        try:
+            return self._calibrate(w, side)
+        except Refusal as err:
+            if side.helper not in wl.PEERS:
+                raise
+            self._skip(f'base case {name} of {w.name}', err)
+            self.helpers.pop(side.helper).close()
+            return None
+
+    def _counts(self, w, sides):
+        known = self.counts.get(w.name, {})
+        if set(sides) <= set(known):
+            return {name: known[name] for name in sides}
+        counts = {name: self._probe_peer(w, name, side) for name, side in sides.items()}
+        for name in [name for name, count in counts.items() if count is None]:
+            del counts[name], sides[name]
+        # Sides that do the same work do the same amount of it, as much as the slowest of them; peers have theirs, since one that
+        # is a hundred times slower would leave us next to nothing to measure.
+        for name, side in sides.items():
+            if side.command == w.ours.command and side.helper not in wl.PEERS and name != 'ours':
+                counts[name] = counts['ours'] = min(counts[name], counts['ours'])
         self.counts[w.name] = counts
         return counts
 
-    def _round(self, w, number, counts):
+    def _round(self, w, number, sides, counts):
         rng = random.Random(f'{self.args.seed}/{w.name}/{number}')
-        names = list(w.sides())
+        names = list(sides)
         rng.shuffle(names)
-        sides = w.sides()
         return {'w': w.name, 'round': number, 'order': names, 'sides': {n: self._sample(sides[n], counts[n]) for n in names}}
 
-    def _workload(self, w, first, raw, progress):
-        counts = self._counts(w)
-        others = machine.Others([self.domain.agent_pid, self.domain.broker_pid])
+    def _failover_round(self, w, number):
+        if not self.failover_ms:
+            self.failover_ms = failover.budget(self.domain)
+        sample, timeline = failover.one(self.domain, lambda: self._make_helper('scrun'), self._words(w.ours),
+                                        os.path.join(self.places.work, 'probe.log'), self.failover_ms)
+        if self.args.nice:
+            self.domain.nice(self.args.nice)
+        return {'w': w.name, 'round': number, 'sides': {'ours': sample}, 'timeline': timeline}
+
+    def _rounds(self, w, first, progress):
+        """Measures the rounds that are missing."""
+        if w.what == 'failover':
+            make_round = lambda number: self._failover_round(w, number)
+        else:
+            sides = self._sides(w)
+            counts = self._counts(w, sides)
+            make_round = lambda number: self._round(w, number, sides, counts)
+        self.others = machine.Others([self.domain.agent_pid, self.domain.broker_pid] + self._peer_pids())
         self.app_seconds = 0.0
+        bells = self.domain.counters() if w.bells else None
         for number in range(first, self.args.repeat):
-            entry = self._round(w, number, counts)
-            raw.write(json.dumps(entry, separators=(',', ':')) + '\n')
-            raw.flush()
+            entry = make_round(number)
+            self._note(**entry)
             progress.round()
-        raw.write(json.dumps({'w': w.name, 'others': others.share(self.app_seconds), 'load_average': os.getloadavg()[0]},
-                             separators=(',', ':')) + '\n')
-        raw.flush()
+        if bells:
+            after = self.domain.counters()
+            self._note(w=w.name, bells={k: after[k] - bells[k] for k in bells})
+
+    def _peer_pids(self):
+        return [self.peer.pid, self.peer.sshfs.pid] if self.peer else []
+
+    def _workload(self, w, first, progress):
+        if w.pinned != self.pinned:
+            self._close_helpers()
+            self.domain.pin(self.peer_cpu if w.pinned else None)
+            self.pinned = w.pinned
+        self._rounds(w, first, progress)
+        if w.what != 'failover':  # there, the process that is watched dies
+            self._note(w=w.name, others=self.others.share(self.app_seconds), load_average=os.getloadavg()[0])
+        if w.share:
+            self._count_share(w)
         progress.show(w.name)
 
-    def _missing(self, w):
-        return w.needs and not shutil.which(w.needs)
+    def _count_share(self, w):
+        """Which share of a program's calls the domain serves."""
+        native = w.bases['native']
+        counted = share.count(self.domain.scrun_words(self.places.mount), lambda natively: self._before(native if natively else w.ours),
+                              self._fill(w.ours, w.ours.args[1:]), self._words(native), self.domain.env)
+        self._note(w=w.name, share=counted)
 
-    def _group(self, group, done, raw, progress):
-        todo = [w for w in self.workloads if w.group == group and done.get(w.name, 0) < self.args.repeat]
-        if not todo:
-            return
-        self.domain.pin(self.peer if group == 'ring' else None)
+    def _why_missing(self, w):
+        """Why a workload cannot be measured here, '' if it can."""
+        if w.needs and not shutil.which(w.needs):
+            return f'{w.needs} is not installed'
+        if w.what == 'failover' and not isinstance(self.domain, domains.Own):
+            return 'the domain is killed in it, so it must be one that scbench starts: --domain loopback or vm'
+        return ''
+
+    def _group(self, group, todo, done, progress):
         for w in todo:
-            if self._missing(w):
-                say(f'scbench: {w.name} is left out: {w.needs} is not installed')
-                continue
-            self._workload(w, done.get(w.name, 0), raw, progress)
+            if w.group == group:
+                self._workload(w, done.get(w.name, 0), progress)
         self._close_helpers()
 
+    def _todo(self, done):
+        """What is left to measure; says what cannot be."""
+        todo = []
+        for w in self.workloads:
+            why = self._why_missing(w)
+            if why:
+                self._skip(w.name, why)
+            elif done.get(w.name, 0) < self.args.repeat:
+                todo.append(w)
+        for group in self._absent():
+            self._skip(f'group {group}', wl.ABSENT[group])
+        return todo
+
+    def _absent(self):
+        return [g for g in wl.ABSENT if self.args.what in (g, 'all')]
+
     def run(self):
+        if not self.workloads:
+            raise Refusal('; '.join(f'nothing to measure in group {g}: {wl.ABSENT[g]}' for g in self._absent()))
         os.makedirs(self.out, exist_ok=True)
         self._check_same()
         done = self._load_done()
-        work = self._places()
-        rounds = sum(max(0, self.args.repeat - done.get(w.name, 0)) for w in self.workloads if not self._missing(w))
-        try:
-            self.domain = OwnLoopback(os.path.join(work, 'root')) if self.args.domain == 'loopback' else Domain(self.args.domain)
+        self.places = Places(self.out, self.args.seed)
+        with open(self._raw_path(), 'a', encoding='utf-8') as self.raw, contextlib.ExitStack() as stack:
+            stack.callback(self._finish)
+            self.domain = domains.make(self.args, self.places.work)
             if self.args.nice:
                 self._renice()
+            todo = self._todo(done)
+            self._start_peer(todo)
             self._prepare()
             self._save_run()
-            progress = Progress(rounds)
-            with open(self._raw_path(), 'a', encoding='utf-8') as raw:
-                for group in wl.GROUPS:
-                    self._group(group, done, raw, progress)
-        finally:
-            self._finish(work)
+            progress = Progress(sum(self.args.repeat - done.get(w.name, 0) for w in todo))
+            for group in wl.GROUPS:
+                self._group(group, todo, done, progress)
 
     def _renice(self):
         try:
@@ -360,15 +439,19 @@ class Run:
         except PermissionError:
             raise Refusal(f'--nice {self.args.nice}: only root may raise priorities') from None
 
-    def _finish(self, work):
+    def _finish(self):
         self._close_helpers()
+        if self.peer:
+            self.peer.close()
         if self.domain:
-            self.domain.pin(None)
-            if self.args.nice:
-                self.domain.nice(0)
-            subprocess.run(self.domain.scrun_words(self.mount) + ['rm', '-rf', self.remote], env=self.domain.env, check=False)
+            if not isinstance(self.domain, domains.Own):
+                self.domain.pin(None)
+                if self.args.nice:
+                    self.domain.nice(0)
+                subprocess.run(self.domain.scrun_words(self.places.mount) + ['rm', '-rf', self.places.remote], env=self.domain.env,
+                               check=False)
             self.domain.close()
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(self.places.work, ignore_errors=True)
 
 
 def _late(*_):

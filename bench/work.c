@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * scbench-work - an ordinary program that makes system calls, for scbench: run natively it is the
- *base case, run under scrun the candidate. See measure.h for how it is spoken to.
+ * base case, run under scrun the candidate. See measure.h for how it is spoken to.
  *
  * Commands (each with its COUNT):
- *	floor                     two processes on --cpu and --peer-cpu hand a cache line to and
- *fro: round trips eventfd MICROSECONDS      two processes wake each other by eventfd; the pauses
- *before each are not in the time getppid                   the cheapest system call lseek FILE the
- *position of an open file: a system call with next to no work read, write SIZE FILE     pread,
- *pwrite in file order, over again at its end fsync SIZE FILE           pwrite, then fsync stat
- *PATH; open PATH      stat; open and close create, unlink, rename DIR   each on files of its own,
- *made or removed outside of the time fork; exec; sh            fork a child that ends at once; that
- *executes /bin/true; that executes sh -c : thread; pipe              start and join a thread; a
- *byte to another process and back spawn PROGRAM ARGUMENT…   run a program to its end, demand status
- *0 fill SEED FILE            make a file of COUNT bytes (the same for the same SEED)
+ *	floor                     two processes on --cpu and --peer-cpu hand a cache line to and fro
+ *	eventfd MICROSECONDS      two processes wake each other by eventfd; the pauses before each are
+ *	                          not in the time
+ *	getppid                   the cheapest system call
+ *	lseek FILE                the position of an open file: a system call with next to no work
+ *	stat PATH; open PATH      stat; open and close
+ *	create, unlink, rename DIR   each on files of its own, made or removed outside of the time
+ *	fork; exec; sh            fork a child that ends at once; that executes /bin/true; that
+ *	                          executes sh -c :
+ *	thread; pipe              start and join a thread; a byte to another process and back
+ *	spawn PROGRAM ARGUMENT…   run a program to its end, demand status 0
+ * and those of work_io.c (data), work_many.c (many threads or processes at once), work_pollute.c
+ * (what a call does to the caches), work_probe.c (calls through a failure): see there.
  */
 #include "measure.h"
+#include "work.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,15 +40,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LINE	  64		     /* bytes of a cache line */
-#define BUFFER	  (16 * 1024 * 1024) /* largest single read or write */
-#define PATIENCE  10000000000ll	     /* ns that a spinning peer waits before it gives up */
-#define LOOK_MASK 0xfffff	     /* spins between looks at the clock */
+#define LINE	  64		/* bytes of a cache line */
+#define PATIENCE  10000000000ll /* ns that a spinning peer waits before it gives up */
+#define LOOK_MASK 0xfffff	/* spins between looks at the clock */
 
 extern char **environ;
-
-static char *buffer; /* BUFFER bytes, made by the first command that needs them: fork() copies what
-			a process has */
 
 /* ---- two processes ---- */
 
@@ -249,103 +249,6 @@ static int run_lseek(uint64_t count, int argc, char **argv)
 	return err;
 }
 
-/* ---- data ---- */
-
-static int need_buffer(void)
-{
-	if (buffer)
-		return 0;
-	buffer = aligned_alloc(4096, BUFFER);
-	if (!buffer)
-		return -ENOMEM;
-	memset(buffer, 1, BUFFER);
-	return 0;
-}
-
-/* One pread or pwrite of all of `size`. 0 or -errno. */
-static int transfer(int fd, size_t size, off_t at, bool out)
-{
-	ssize_t n = out ? pwrite(fd, buffer, size, at) : pread(fd, buffer, size, at);
-
-	return n == (ssize_t)size ? 0 : n < 0 ? -errno : -EIO;
-}
-
-static int stream(uint64_t count, char **argv, bool out, bool sync)
-{
-	size_t size = strtoul(argv[0], NULL, 10);
-	int fd = open(argv[1], O_RDWR | O_CLOEXEC), err = 0;
-	struct stat st;
-	off_t at = 0;
-
-	if (fd < 0)
-		return -errno;
-	err = need_buffer();
-	if (fstat(fd, &st) || !size || size > BUFFER || (off_t)size > st.st_size)
-		err = -EINVAL;
-	measure_begin();
-	for (uint64_t i = 0; i < count && !err; i++) {
-		err = transfer(fd, size, at, out);
-		if (sync && !err && fsync(fd))
-			err = -errno;
-		at += (off_t)size;
-		if (at + (off_t)size > st.st_size)
-			at = 0;
-	}
-	measure_end();
-	close(fd);
-	return err;
-}
-
-static int run_read(uint64_t count, int argc, char **argv)
-{
-	return stream(count, argv, false, false);
-}
-
-static int run_write(uint64_t count, int argc, char **argv)
-{
-	return stream(count, argv, true, false);
-}
-
-static int run_fsync(uint64_t count, int argc, char **argv)
-{
-	return stream(count, argv, true, true);
-}
-
-/* Bytes that do not compress and depend on nothing but the seed. */
-static void scramble(uint64_t *words, size_t n, uint64_t *state)
-{
-	for (size_t i = 0; i < n; i++) {
-		*state ^= *state << 13;
-		*state ^= *state >> 7;
-		*state ^= *state << 17;
-		words[i] = *state;
-	}
-}
-
-static int run_fill(uint64_t count, int argc, char **argv)
-{
-	uint64_t state = strtoull(argv[0], NULL, 10) * 2 + 1, at = 0;
-	int fd = open(argv[1], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644), err = 0;
-
-	if (fd < 0)
-		return -errno;
-	err = need_buffer();
-	measure_begin();
-	while (at < count && !err) {
-		uint64_t n = count - at < BUFFER ? count - at : BUFFER;
-
-		scramble((uint64_t *)buffer, BUFFER / sizeof(uint64_t), &state);
-		err = transfer(fd, n, (off_t)at, true);
-		at += n;
-	}
-	/* on the disk now, so that write-back does not run in what follows */
-	if (!err && fsync(fd))
-		err = -errno;
-	measure_end();
-	close(fd);
-	return err;
-}
-
 /* ---- names ---- */
 
 static int run_stat(uint64_t count, int argc, char **argv)
@@ -541,22 +444,37 @@ static int run_thread(uint64_t count, int argc, char **argv)
 }
 
 static const struct measure_command commands[] = {
-    {"floor", run_floor, 0},	 {"eventfd", run_eventfd, 1},
-    {"getppid", run_getppid, 0}, {"lseek", run_lseek, 1},
-    {"read", run_read, 2},	 {"write", run_write, 2},
-    {"fsync", run_fsync, 2},	 {"fill", run_fill, 2},
-    {"stat", run_stat, 1},	 {"open", run_open, 1},
-    {"create", run_create, 1},	 {"unlink", run_unlink, 1},
-    {"rename", run_rename, 1},	 {"fork", run_fork, 0},
-    {"exec", run_exec, 0},	 {"sh", run_sh, 0},
-    {"thread", run_thread, 0},	 {"pipe", run_pipe, 0},
-    {"spawn", run_spawn, 1},	 {NULL, NULL, 0},
+    {"floor", run_floor, 0},
+    {"eventfd", run_eventfd, 1},
+    {"getppid", run_getppid, 0},
+    {"lseek", run_lseek, 1},
+    {"read", run_read, 2},
+    {"write", run_write, 2},
+    {"fsync", run_fsync, 2},
+    {"fill", run_fill, 2},
+    {"io", run_io, 3},
+    {"threads", run_threads, 2},
+    {"procs", run_procs, 2},
+    {"pollute", run_pollute, 3},
+    {"probe", run_probe, 2},
+    {"stat", run_stat, 1},
+    {"open", run_open, 1},
+    {"create", run_create, 1},
+    {"unlink", run_unlink, 1},
+    {"rename", run_rename, 1},
+    {"fork", run_fork, 0},
+    {"exec", run_exec, 0},
+    {"sh", run_sh, 0},
+    {"thread", run_thread, 0},
+    {"pipe", run_pipe, 0},
+    {"spawn", run_spawn, 1},
+    {NULL, NULL, 0},
 };
 
 int main(int argc, char **argv)
 {
 	int status = measure_main(argc, argv, commands, NULL);
 
-	free(buffer);
+	io_end();
 	return status;
 }

@@ -4,6 +4,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ class List(unittest.TestCase):
         words = set(text.replace(',', ' ').split())
         self.assertLessEqual({w.name for w in wl.workloads()}, words)
         self.assertEqual(text.count('why: '), text.count('base: '))
+        self.assertIn('no network domain', text)
 
 
 class Run(unittest.TestCase):
@@ -59,6 +61,23 @@ class Run(unittest.TestCase):
                 self.assertGreater(s['ns'], 0, (entry['w'], side))
                 self.assertGreaterEqual(min(s['app_ns'], s['agent_ns'], s['broker_ns']), 0, (entry['w'], side))
 
+    def test_2a_programs_reach_the_domain(self):
+        with open(os.path.join(self.out, 'raw.jsonl'), encoding='utf-8') as f:
+            shares = {e['w']: e['share'] for e in map(json.loads, f) if 'share' in e}
+        for name in ('untar', 'sqlite-commit', 'git-status'):
+            self.assertGreater(shares[name]['remote'], 0, name)
+            self.assertGreater(shares[name]['calls'], shares[name]['remote'] / 2, name)
+
+    def test_2b_notifications_are_counted(self):
+        with open(os.path.join(self.out, 'raw.jsonl'), encoding='utf-8') as f:
+            bells = {e['w']: e['bells'] for e in map(json.loads, f) if 'bells' in e}
+        # A caller that sleeps has to be woken; an agent that sleeps, too.
+        self.assertGreater(bells['null-asleep']['doorbells'], 0)
+        self.assertGreater(bells['null-asleep']['slept'], 0)
+
+    def test_2c_peers_of_a_vm_are_left_out_with_the_reason(self):
+        self.assertRegex(self.first.stderr, 'sshfs and guest is left out: .*--domain vm')
+
     def test_3_work_is_cleaned_up(self):
         self.assertEqual(sorted(os.listdir(self.out)), ['raw.jsonl', 'run.json'])
 
@@ -82,6 +101,7 @@ class Run(unittest.TestCase):
         for name in ('results.json', 'report.html'):
             self.assertTrue(os.path.getsize(os.path.join(self.out, name)))
             os.unlink(os.path.join(self.out, name))
+        shutil.rmtree(os.path.join(self.out, 'plots'))
 
 
 class Refusals(unittest.TestCase):
@@ -89,7 +109,30 @@ class Refusals(unittest.TestCase):
         with tempfile.TemporaryDirectory() as d:
             self.assertIn('scbench run quick', scbench('report', d, status=1).stderr)
             self.assertIn('no-such-domain', scbench('run', 'ring', '--out', d, '--domain', 'no-such-domain', status=1).stderr)
-            scbench('run', 'network', '--out', d, status=2)
+            self.assertIn('no network domain', scbench('run', 'network', '--out', d, status=1).stderr)
+            scbench('run', 'everything', '--out', d, status=2)
+            self.assertIn('--domain vm', scbench('run', 'ring', '--out', d, '--accel', 'tcg', status=1).stderr)
+
+
+class Failover(unittest.TestCase):
+    def test_a_killed_agent_is_replaced_and_calls_are_served_again(self):
+        with tempfile.TemporaryDirectory() as d:
+            scbench('run', 'failover', '--out', d, '--repeat', '1')
+            with open(os.path.join(d, 'raw.jsonl'), encoding='utf-8') as f:
+                round_ = next(e for e in map(json.loads, f) if 'round' in e)
+            extra = round_['sides']['ours']['extra']
+            self.assertAlmostEqual(round_['sides']['ours']['ns'] / 1e6, sum(extra[k + '_ms'] for k in ('detect', 'boot', 'call')), 3)
+            before = sum(ok for ms, ok, _ in round_['timeline'] if ms < -10)
+            after = sum(ok for ms, ok, _ in round_['timeline'] if ms > round_['sides']['ours']['ns'] / 1e6)
+            self.assertGreater(min(before, after), 0)
+
+
+class Lines(unittest.TestCase):
+    def test_parts_and_the_sum(self):
+        rows = {line.split('  ')[0]: line for line in scbench('lines').stdout.splitlines()}
+        for part in ('hostlib', 'guest-agent', 'vhost-sc', 'QEMU (by patches)', 'all'):
+            self.assertIn(part, rows)
+        self.assertRegex(rows['QEMU (by patches)'], r'\+\d+ -\d+')
 
 
 if __name__ == '__main__':

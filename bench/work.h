@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * work.h - the parts of scbench-work: commands that live in files of their own. All are measure_fn
+ * (measure.h), and used by one thread only: the one that serves commands.
+ */
+#ifndef SCBENCH_WORK_H
+#define SCBENCH_WORK_H
+
+#include "measure.h"
+
+/* ---- work_io.c: data ---- */
+measure_fn run_read, run_write, run_fsync, run_fill, run_io;
+/* Frees what the commands above keep between requests. */
+void io_end(void);
+
+/* ---- work_many.c: many at once ---- */
+measure_fn run_threads, run_procs;
+
+/*
+ * A call that some commands repeat: one of "none", "getppid", "lseek", "read" (4 KiB from the
+ * beginning of a file), "open" (open and close). What it needs is prepared by call_start(), once in
+ * each thread or process; `words` are the call's name and, for the last three, a file.
+ */
+struct call {
+	int kind;
+	int fd; /* or -1 */
+	const char *path;
+	char *data; /* CALL_READ bytes, or NULL */
+};
+#define CALL_READ 4096
+/* 0, -EINVAL for an unknown call or a missing file, or -errno of opening it. */
+int call_start(struct call *c, int argc, char **argv);
+/* One call. 0 or -errno. */
+int call_once(const struct call *c);
+void call_end(struct call *c);
+
+/* ---- work_pollute.c ---- */
+measure_fn run_pollute;
+
+/* ---- work_probe.c ---- */
+measure_fn run_probe;
+
+#endif

@@ -14,9 +14,11 @@ def _one():
         'null', 'ring', 'null call, one at a time, both sides spinning, through hostsc.h',
         'the price of crossing to the domain and back, with no work at the other end: everything else is on top of it. The floor '
         'is what the two CPUs take to hand a cache line to and fro; getppid is what the kernel takes for a call; io_uring with a '
-        'polling kernel thread on the domain\'s CPU is the kernel\'s own way to make a call without entering it.',
-        Side('ring', 'null'), {'floor': FLOOR, 'getppid': GETPPID, 'uring': Side('uring', 'null', title='io_uring SQPOLL nop')},
-        {'floor': 2.0, 'getppid': 0.8}, quick=True, bells=True)
+        'polling kernel thread on the domain\'s CPU is the kernel\'s own way to make a call without entering it; the ping-pong with the '
+        'guest (on a VM) is a cache line that a program in the same guest hands back: the floor there.',
+        Side('ring', 'null'), {'floor': FLOOR, 'getppid': GETPPID, 'uring': Side('uring', 'null', title='io_uring SQPOLL nop'),
+                              'ping': Side('ping', 'ping', title='shared-memory ping-pong with the guest')},
+        {'floor': 2.0, 'getppid': 0.8, 'ping': 4.0}, quick=True, bells=True)
     yield Workload(
         'lseek-remote', 'ring', 'lseek on a remote file by an unmodified program',
         'the null call with all that interception, descriptors and routing add: lseek asks the domain for a number and nothing else.',
@@ -66,6 +68,12 @@ def _asleep():
 
 
 def _many():
+    for n in MANY:
+        yield Workload(
+            f'null-threads-{n}', 'ring', f'null calls by {n} threads at once, each with a ring of its own, through hostsc.h',
+            'the same without interception: what of the cost of many callers is the rings\' and the poller\'s.',
+            Side('ring-free', 'threads', (str(n),)), {'native': Side('native', 'threads', (str(n), 'getppid'), 'native getppid')},
+            series='null-threads', x=n, bells=True)
     for kind, word in (('threads', 'threads of one process'), ('procs', 'processes, each with a channel of its own')):
         for n in MANY:
             ours, bases = same(kind, (str(n), 'lseek', '{d}/data'), 'native lseek')

@@ -145,7 +145,7 @@ static void answer(uint64_t ops)
 	       ended.wall - began.wall, ops, ended.app - began.app, ended.agent - began.agent,
 	       ended.broker - began.broker, ended.idle - began.idle);
 	for (int i = 0; i < nr_extras; i++)
-		printf("%s\"%s\":%.6g", i ? "," : ",\"extra\":{", extras[i].name, extras[i].value);
+		printf("%s\"%s\":%.12g", i ? "," : ",\"extra\":{", extras[i].name, extras[i].value);
 	puts(nr_extras ? "}}" : "}");
 }
 

@@ -127,6 +127,11 @@ class PeerVm:
                 raise Refusal(f'sshfs does not mount the driver domain: {self.sshfs.stderr.read().strip() or "no answer"}')
             time.sleep(0.05)
 
+    def pin(self, cpus):
+        """Moves all threads of the VM to these CPUs."""
+        for tid in os.listdir(f'/proc/{self.pid}/task'):
+            os.sched_setaffinity(int(tid), cpus)
+
     def nice(self, value):
         """Gives VM and sshfs this nice value."""
         for pid in (self.pid, self.sshfs.pid):
@@ -165,18 +170,63 @@ class GuestHelper:
         self.sock.settimeout(None)
         self.stream = self.sock.makefile('r', encoding='utf-8')
 
-    def ask(self, command, count, args=()):
-        """One request; the CPU time is the whole VM's, around it."""
-        before = process_clock(self.peer.pid)
-        self.sock.sendall((' '.join([command, str(count), *args]) + '\n').encode())
+    def send(self, command, count, args=()):
+        """Sends a request; receive() has its answer."""
+        self.line = ' '.join([command, str(count), *args])
+        self.before = process_clock(self.peer.pid)
+        self.sock.sendall((self.line + '\n').encode())
+
+    def receive(self):
+        """The answer; its CPU time is the whole VM's since the request was sent."""
         text = self.stream.readline()
         if not text:
-            raise Refusal(f'scbench-work in the driver domain ended at "{command}"')
+            raise Refusal(f'scbench-work in the driver domain ended at "{self.line}"')
         answer = json.loads(text)
         if 'error' in answer:
-            raise Refusal(f'"{command} {" ".join(args)}" in the driver domain failed: {answer["error"]}')
-        return dict(answer, app_ns=0, broker_ns=0, agent_ns=int((process_clock(self.peer.pid) - before) * 1e9))
+            raise Refusal(f'"{self.line}" in the driver domain failed: {answer["error"]}')
+        return dict(answer, app_ns=0, broker_ns=0, agent_ns=int((process_clock(self.peer.pid) - self.before) * 1e9))
+
+    def ask(self, command, count, args=()):
+        """One request; returns the answer."""
+        self.send(command, count, args)
+        return self.receive()
 
     def close(self):
         self.stream.close()
         self.sock.close()
+
+
+class PingHelper:
+    """A cache line that goes to and fro between this host and the guest: the floor under every call to a VM.
+
+    scbench-work in the guest answers in a page of its memory, which the host maps: it is a file that QEMU holds. Nothing of ours is
+    between them. `host`: a scbench-work on the application's CPU.
+    """
+
+    def __init__(self, peer, host):
+        self.guest, self.host = GuestHelper(peer), host
+        self.pid = host.pid
+        self.memory = _memory_of(peer.pid)
+
+    def ask(self, _command, count, _args=()):
+        """COUNT round trips."""
+        page = int(self.guest.ask('share', 1)['extra']['pfn'])
+        self.guest.send('pong', count)
+        answer = self.host.ask('ping', count, [self.memory, str(page)])
+        return dict(answer, agent_ns=self.guest.receive()['agent_ns'], broker_ns=0)
+
+    def close(self):
+        self.guest.close()
+        self.host.close()
+
+
+def _memory_of(pid):
+    """The file that is a guest's memory, as a path."""
+    folder = f'/proc/{pid}/fd'
+    for name in os.listdir(folder):
+        try:
+            if 'memory-backend-memfd' in os.readlink(os.path.join(folder, name)):
+                return os.path.join(folder, name)
+        except OSError:
+            continue
+    raise Refusal('the memory of the driver domain is no file that this host can map')

@@ -26,7 +26,7 @@ import scbench_workloads as wl
 from scbench_common import Refusal, find, read_text, say, write_json
 from scbench_files import make_local
 from scbench_helpers import ANSWER_SECONDS, FioHelper, Helper
-from scbench_peer import GuestHelper, PeerVm
+from scbench_peer import GuestHelper, PeerVm, PingHelper
 
 FORMAT = 2
 CALIBRATE_MAX = 1 << 32
@@ -180,6 +180,8 @@ class Run:
         kind = wl.HELPERS[name]
         if kind.where == 'guest':
             return GuestHelper(self.peer)
+        if kind.where == 'ping':
+            return PingHelper(self.peer, Helper([find(kind.program, 'bench/' + kind.program), '--cpu', str(self.cpu)], self.domain.env))
         agent, broker = self._pids_of(kind)
         if kind.where == 'fio':
             return FioHelper(agent, broker, self.domain.env)
@@ -232,7 +234,7 @@ class Run:
 
     def _start_peer(self, todo):
         """The driver domain, if a workload that is still to be done compares with it and it can be had."""
-        if not any(side.helper in wl.PEER_VM for w in todo for side in w.bases.values()):
+        if not any(side.helper in wl.NEED_VM for w in todo for side in w.bases.values()):
             return
         why = 'they are compared with a VM: --domain vm' if self.domain.loopback else ''
         try:
@@ -243,8 +245,8 @@ class Run:
         except Refusal as err:
             why = str(err)
         if why:
-            self._skip('base cases ' + ' and '.join(wl.PEER_VM), why)
-            self.missing.update({name: why for name in wl.PEER_VM})
+            self._skip('base cases ' + ', '.join(wl.NEED_VM), why)
+            self.missing.update({name: why for name in wl.NEED_VM})
 
     def _words(self, side):
         """A side's arguments with the places filled in."""
@@ -367,6 +369,8 @@ class Run:
         if w.pinned != self.pinned:
             self._close_helpers()
             self.domain.pin(self.peer_cpu if w.pinned else None)
+            if self.peer:
+                self.peer.pin({self.peer_cpu} if w.pinned else set(self.cpus))
             self.pinned = w.pinned
         self._rounds(w, first, progress)
         if w.what != 'failover':  # there, the process that is watched dies

@@ -24,7 +24,7 @@ class Kind:
     """A helper process: a program, where it runs, and whether it is moved to the application's CPU.
 
     where: 'host'; 'scrun' (on the host, under scrun); 'sshfs' (on the host, on files of the driver domain); 'guest' (inside the
-    driver domain's VM); 'fio' (no process of ours: the program is started for each sample and tells its own figures).
+    driver domain's VM); 'ping' (on the host and inside that VM); 'fio' (no process of ours: the program is started for each sample and tells its own figures).
     """
     program: str
     where: str = 'host'
@@ -44,12 +44,15 @@ HELPERS = {
     'uring-free': Kind('scbench-uring'),
     'sshfs': Kind('scbench-work', 'sshfs'),
     'guest': Kind('scbench-work', 'guest'),
+    'ping': Kind('scbench-work', 'ping', pinned=True),
     'fio': Kind('fio', 'fio'),
 }
 # Peers that are the same guest without us: a VM of its own, for runs on a VM.
 PEER_VM = ('sshfs', 'guest')
+# All that take that VM.
+NEED_VM = PEER_VM + ('ping',)
 # Base cases that a machine may be unable to run: left out with the reason.
-PEERS = ('uring', 'uring-free') + PEER_VM
+PEERS = ('uring', 'uring-free', 'ping') + PEER_VM
 
 
 @dataclass
@@ -101,6 +104,7 @@ class Series:
 
 SERIES = {
     'batch': Series('Null calls by depth of batch', 'calls submitted together'),
+    'null-threads': Series('Null calls through hostsc.h by number of threads', 'threads that call at once'),
     'threads': Series('lseek on a remote file by number of threads', 'threads that call at once'),
     'procs': Series('lseek on a remote file by number of processes', 'processes that call at once'),
     'read': Series('Cached pread by size', 'size of a call', 'rate', True),

@@ -15,6 +15,10 @@
  *	                          executes sh -c :
  *	thread; pipe              start and join a thread; a byte to another process and back
  *	spawn PROGRAM ARGUMENT…   run a program to its end, demand status 0
+ *	share                     makes a page for two machines to share, or clears it, and says its
+ *	                          physical page number (extra "pfn")
+ *	pong                      after share: answers COUNT pings in that page
+ *	ping FILE PFN             COUNT round trips with a `pong` in page PFN of FILE, a machine's memory
  * and those of work_io.c (data), work_many.c (many threads or processes at once), work_pollute.c
  * (what a call does to the caches), work_probe.c (calls through a failure): see there.
  */
@@ -135,6 +139,84 @@ static int run_floor(uint64_t count, int argc, char **argv)
 	err = pid < 0 ? (int)pid : reap(pid);
 	munmap(p, sizeof(*p));
 	return err;
+}
+
+/* ---- two machines ---- */
+
+/* The page in which pong() answers. */
+static struct pingpong *shared;
+
+static int run_share(uint64_t count, int argc, char **argv)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	uint64_t entry = 0;
+	int fd;
+
+	if (!shared) {
+		shared = mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE,
+			      MAP_SHARED | MAP_ANONYMOUS | MAP_LOCKED | MAP_POPULATE, -1, 0);
+		if (shared == MAP_FAILED) {
+			shared = NULL;
+			return -errno;
+		}
+	}
+	memset(shared, 0, sizeof(*shared));
+	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (pread(fd, &entry, sizeof(entry),
+		  (off_t)((uintptr_t)shared / (uintptr_t)page * sizeof(entry))) != sizeof(entry))
+		entry = 0;
+	close(fd);
+	/* Bit 63: present. Bits 0 to 54: the page number, 0 for those who may not know it. */
+	if (!(entry >> 63) || !(entry & ((1ull << 55) - 1)))
+		return -EPERM;
+	measure_begin();
+	measure_end();
+	measure_extra("pfn", (double)(entry & ((1ull << 55) - 1)));
+	return 0;
+}
+
+static int run_pong(uint64_t count, int argc, char **argv)
+{
+	bool ok = true;
+
+	if (!shared)
+		return -EINVAL;
+	__atomic_store_n(&shared->ready, 1, __ATOMIC_RELEASE);
+	measure_begin();
+	for (uint64_t i = 1; i <= count && ok; i++) {
+		ok = spin_for(&shared->ping, i);
+		/* release: whoever sees the index knows that its ping was seen */
+		__atomic_store_n(&shared->pong, i, __ATOMIC_RELEASE);
+	}
+	measure_end();
+	return ok ? 0 : -ETIME;
+}
+
+static int run_ping(uint64_t count, int argc, char **argv)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	int fd = open(argv[0], O_RDWR | O_CLOEXEC);
+	struct pingpong *p;
+	bool ok;
+
+	if (fd < 0)
+		return -errno;
+	p = mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+		 (off_t)(strtoull(argv[1], NULL, 10) * (uint64_t)page));
+	close(fd);
+	if (p == MAP_FAILED)
+		return -errno;
+	ok = spin_for(&p->ready, 1);
+	measure_begin();
+	for (uint64_t i = 1; i <= count && ok; i++) {
+		__atomic_store_n(&p->ping, i, __ATOMIC_RELEASE);
+		ok = spin_for(&p->pong, i);
+	}
+	measure_end();
+	munmap(p, (size_t)page);
+	return ok ? 0 : -ETIME;
 }
 
 static void pause_us(long us)
@@ -444,31 +526,20 @@ static int run_thread(uint64_t count, int argc, char **argv)
 }
 
 static const struct measure_command commands[] = {
-    {"floor", run_floor, 0},
-    {"eventfd", run_eventfd, 1},
-    {"getppid", run_getppid, 0},
-    {"lseek", run_lseek, 1},
-    {"read", run_read, 2},
-    {"write", run_write, 2},
-    {"fsync", run_fsync, 2},
-    {"fill", run_fill, 2},
-    {"io", run_io, 3},
-    {"threads", run_threads, 2},
-    {"procs", run_procs, 2},
-    {"pollute", run_pollute, 3},
-    {"probe", run_probe, 2},
-    {"stat", run_stat, 1},
-    {"open", run_open, 1},
-    {"create", run_create, 1},
-    {"unlink", run_unlink, 1},
-    {"rename", run_rename, 1},
-    {"fork", run_fork, 0},
-    {"exec", run_exec, 0},
-    {"sh", run_sh, 0},
-    {"thread", run_thread, 0},
-    {"pipe", run_pipe, 0},
-    {"spawn", run_spawn, 1},
-    {NULL, NULL, 0},
+    {"floor", run_floor, 0},	 {"eventfd", run_eventfd, 1},
+    {"getppid", run_getppid, 0}, {"lseek", run_lseek, 1},
+    {"read", run_read, 2},	 {"write", run_write, 2},
+    {"fsync", run_fsync, 2},	 {"fill", run_fill, 2},
+    {"io", run_io, 3},		 {"threads", run_threads, 2},
+    {"procs", run_procs, 2},	 {"pollute", run_pollute, 3},
+    {"probe", run_probe, 2},	 {"share", run_share, 0},
+    {"pong", run_pong, 0},	 {"ping", run_ping, 2},
+    {"stat", run_stat, 1},	 {"open", run_open, 1},
+    {"create", run_create, 1},	 {"unlink", run_unlink, 1},
+    {"rename", run_rename, 1},	 {"fork", run_fork, 0},
+    {"exec", run_exec, 0},	 {"sh", run_sh, 0},
+    {"thread", run_thread, 0},	 {"pipe", run_pipe, 0},
+    {"spawn", run_spawn, 1},	 {NULL, NULL, 0},
 };
 
 int main(int argc, char **argv)

@@ -129,7 +129,7 @@ class Report(unittest.TestCase):
         self.assertRegex(next(x for x in self.run_report().splitlines() if x.startswith('idle ')), r'50 % \+ 25 % \+ 0 %')
 
     def test_a_missing_peer_is_left_out(self):
-        make(self.dir, without=('uring', 'sshfs', 'guest'))
+        make(self.dir, without=('uring', 'sshfs', 'guest', 'ping'))
         self.assertEqual(set(self.figure('null')['bases']), {'floor', 'getppid'})
         self.assertEqual(set(self.figure('read-4096')['bases']), {'native'})
         self.run_report()

@@ -76,7 +76,7 @@ class Run(unittest.TestCase):
         self.assertGreater(bells['null-asleep']['slept'], 0)
 
     def test_2c_peers_of_a_vm_are_left_out_with_the_reason(self):
-        self.assertRegex(self.first.stderr, 'sshfs and guest is left out: .*--domain vm')
+        self.assertRegex(self.first.stderr, 'sshfs, guest, ping is left out: .*--domain vm')
 
     def test_3_work_is_cleaned_up(self):
         self.assertEqual(sorted(os.listdir(self.out)), ['raw.jsonl', 'run.json'])

@@ -27,11 +27,12 @@
 #define BEAT_ROUNDS   4096     /* busy rounds between looks at the clock */
 #define IDLE_SLEEP_MS 1000
 #define MIN_SPIN_NS   2000
+#define EAGER_ROUNDS  64 /* rounds after work that follow each other without a pause */
 #define CHANNEL_BUDGET \
 	256 /* work that a channel may bring into one round; a NOP is 1, all others: */
-#define CALL_COST 4
-#define PUBLISH_EVERY \
-	8 /* completions of slow requests that may wait for each other within one lane's turn */
+#define CALL_COST     4
+#define PUBLISH_EVERY 8 /* completions that may wait for each other within one lane's turn */
+#define FETCH_AHEAD   8 /* slots whose lines are under way while one is looked at */
 
 /* What the poller knows of a lane: nothing here is read back from shared memory. */
 struct lane {
@@ -303,16 +304,21 @@ static inline uint32_t lane_serve(struct poller *p, struct channel *ch, struct l
 	}
 	if (n > AGENT_LANE_BUDGET)
 		n = AGENT_LANE_BUDGET;
+	for (i = 1; i < n && i < FETCH_AHEAD; i++)
+		__builtin_prefetch(&ln->slots[(ln->head + i) & ln->mask]);
 	for (i = 0; i < n; i++) {
 		struct sc_slot s;
 
 		if (ch->inflight >= AGENT_MAX_INFLIGHT)
 			break;
 		slot_fetch(&s, &ln->slots[ln->head & ln->mask]);
-		__builtin_prefetch(&ln->slots[(ln->head + 1) & ln->mask]);
+		if (i + FETCH_AHEAD < n)
+			__builtin_prefetch(&ln->slots[(ln->head + FETCH_AHEAD) & ln->mask]);
 		if (s.op == SC_OP_NOP) {
 			lane_complete(p, ln, s.tag, 0, (int64_t)s.arg0);
-			nops++;
+			/* The caller may begin to look; whether it sleeps is asked once, when the turn ends. */
+			if (++nops % PUBLISH_EVERY == 0)
+				__atomic_store_n(&ln->shared->done, ln->done, __ATOMIC_RELEASE);
 		} else if (!call_begin(p, ch, ln, &s)) {
 			break;
 		} else if (ln->dirty && ++slow % PUBLISH_EVERY == 0) {
@@ -823,12 +829,15 @@ static uint32_t poller_round_once(struct poller *p)
 static bool poller_spin(struct poller *p)
 {
 	int64_t start = now_ns(), now;
+	int eager = EAGER_ROUNDS;
 
 	do {
 		for (int i = 0; i < 32; i++) {
 			/* A worker may be waiting for this very CPU. Without one this costs less than the worker. */
 			if (p->at_workers)
 				sched_yield();
+			else if (eager)
+				eager--; /* the next request of a busy lane comes sooner than a pause ends */
 			else
 				__builtin_ia32_pause();
 			if (poller_round_once(p)) {

@@ -34,6 +34,8 @@
 #define PAGES	    (16u * SC_POOL_BLOCK / PAGE) /* of the largest region */
 #define SPIN_US	    50u
 #define SLEEP_MS    250u
+#define PUBLISH_EVERY \
+	16u /* requests of a batch that wait for each other before the agent sees them */
 
 static_assert(sizeof(((struct hsc_sqe *)0)->slot) == sizeof(struct sc_slot), "room for a slot");
 
@@ -310,7 +312,8 @@ HSC_API const char *hsc_strerror(const char *domain)
 static void finish(struct hsc_ring *ring, struct entry *e, int64_t res, uint32_t flags)
 {
 	for (int i = 0; i < 2; i++)
-		hsc_buf_free(ring, e->sqe.tmp[i]);
+		if (e->sqe.tmp[i])
+			hsc_buf_free(ring, e->sqe.tmp[i]);
 	e->cqe = (struct hsc_cqe){
 	    .user_data = e->sqe.user_data, .res = res, .flags = SC_CQE_TYPE(flags)};
 	e->state = ENTRY_DONE;
@@ -383,11 +386,8 @@ static int await_move(struct hsc_ring *ring, uint32_t ms, uint64_t *end)
 	uint64_t start = __builtin_ia32_rdtsc();
 	uint32_t spin = l->chan->spin_max ? SPIN_US * l->chan->ticks_per_us : 0;
 
-	do {
-		if (__atomic_load_n(&l->sh->done, __ATOMIC_ACQUIRE) != l->done)
-			return 0;
-		__builtin_ia32_pause();
-	} while (__builtin_ia32_rdtsc() - start < spin);
+	if (sc_lane_spin(l, l->done, start, spin))
+		return 0;
 	ring->life_ms = 0;
 	for (;;) {
 		uint64_t now = sc_now_ms(), left;
@@ -496,10 +496,9 @@ HSC_API struct hsc_sqe *hsc_get_sqe(struct hsc_ring *ring)
 
 	if (ring->prepared == ring->depth || e->state != ENTRY_FREE)
 		return NULL;
-	memset(e, 0, sizeof(*e));
-	e->sqe.ring = ring;
-	e->sqe.index = i;
+	e->sqe = (struct hsc_sqe){.ring = ring, .index = i};
 	e->state = ENTRY_PREPARED;
+	e->internal = false;
 	ring->prepared++;
 	return &e->sqe;
 }
@@ -513,8 +512,7 @@ static void put_slot(struct hsc_ring *ring, struct entry *e)
 		*s = (struct sc_slot){.op = SC_OP_NOP, .arg0 = (uint64_t)(int64_t)e->sqe.error};
 	ring->tag_high += ring->depth;
 	e->tag = ring->tag_high | e->sqe.index;
-	s->tag = e->tag;
-	ring->lane->slots[e->sqe.index] = *s;
+	sc_slot_put(&ring->lane->slots[e->sqe.index], s, e->tag);
 	e->state = ENTRY_FLYING;
 	ring->flying++;
 }
@@ -528,10 +526,14 @@ HSC_API int hsc_submit(struct hsc_ring *ring)
 		return -EIO;
 	if (!n)
 		return 0;
-	for (uint32_t i = 0; i < n; i++)
-		put_slot(ring, &ring->entries[(l->tail + i) & (ring->depth - 1)]);
 	ring->prepared = 0;
-	l->tail += n;
+	for (uint32_t i = 1; i <= n; i++) {
+		put_slot(ring, &ring->entries[l->tail & (ring->depth - 1)]);
+		l->tail++;
+		/* The agent may begin on the first ones; a sleeping one is woken once, at the end. Release: the slots. */
+		if (i % PUBLISH_EVERY == 0)
+			__atomic_store_n(&l->sh->tail, l->tail, __ATOMIC_RELEASE);
+	}
 	sc_lane_publish(l);
 	return (int)n;
 }

@@ -67,8 +67,31 @@ long sc_hlane_acquire(struct sc_thread *t, struct sc_dom *d, uint32_t depth_log2
 		      struct sc_hlane **out);
 void sc_hlane_release(struct sc_hlane *l);
 
+/*
+ * Writes a request into its shared slot, with `tag`. The fields are read one by one as they were written: a word read across
+ * two fields that were just stored has to wait until both, and every store before them, have reached the cache; among
+ * these are the slots before this one, whose lines come from the agent's CPU.
+ */
+static inline void sc_slot_put(struct sc_slot *shared, const volatile struct sc_slot *s,
+			       uint32_t tag)
+{
+	uint64_t __attribute__((may_alias)) *to = (uint64_t __attribute__((may_alias)) *)shared;
+
+	to[0] = s->op | (uint64_t)s->flags << 16 | (uint64_t)tag << 32;
+	to[1] = s->handle;
+	to[2] = s->off;
+	to[3] = s->buf | (uint64_t)s->len << 32;
+	to[4] = s->buf2 | (uint64_t)s->len2 << 32;
+	to[5] = s->arg0;
+	to[6] = s->arg1;
+	to[7] = s->arg2;
+}
+
 /* Publishes what was written up to l->tail: release store, then rings if the agent sleeps. */
 void sc_lane_publish(struct sc_hlane *l);
+
+/* Spins until the lane's done index differs from `seen`: a short look in any case, then until the TSC passes start + limit. */
+bool sc_lane_spin(const struct sc_hlane *l, uint32_t seen, uint64_t start, uint32_t limit);
 
 /* Sleeps until the lane's done index differs from `seen`, at most timeout_ms. Returns true if it does. */
 bool sc_lane_sleep(struct sc_hlane *l, uint32_t seen, uint32_t timeout_ms, uint32_t wait_flags);

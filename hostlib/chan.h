@@ -137,7 +137,7 @@ static inline uint32_t sc_lane_off(const struct sc_hlane *l, uint32_t at)
 #define SC_WAIT_INTERRUPTIBLE 1u
 
 /*
- * Publishes *s (its tag is filled in) and waits for its completion. Returns res, or -EIO after the deadline (the lane is
+ * Publishes *s (under a tag of its own) and waits for its completion. Returns res, or -EIO after the deadline (the lane is
  * then dead; the thread gets another next time). *cqe_flags (may be NULL) gets the completion's flags. How long it spins
  * before it sleeps follows from s->op.
  */

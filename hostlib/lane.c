@@ -36,6 +36,7 @@
 #define SPIN_LOST \
 	8u /* a wait of more than so many times the longest spin was not worth spinning for */
 #define SPIN_MISSES    4u /* so many waits in a row may spin in vain without consequence */
+#define SPIN_EAGER     64 /* looks before the first pause */
 #define SPIN_REST_LOG2 8u /* at most 2^this waits in a row do not even try */
 
 uint64_t sc_now_ms(void)
@@ -246,12 +247,20 @@ static void spin_found(struct sc_spin *s)
 	__atomic_store_n(&s->rest, 0, __ATOMIC_RELAXED);
 }
 
-/* Spins until the lane moves. True if it did within the limit. */
-static bool spin(struct sc_hlane *l, uint32_t seen, uint64_t start, uint32_t limit)
+static bool moved_from(const struct sc_hlane *l, uint32_t seen)
 {
+	return __atomic_load_n(&l->sh->done, __ATOMIC_ACQUIRE) != seen;
+}
+
+bool sc_lane_spin(const struct sc_hlane *l, uint32_t seen, uint64_t start, uint32_t limit)
+{
+	/* The quickest answers come sooner than a pause ends. */
+	for (int i = 0; i < SPIN_EAGER; i++)
+		if (moved_from(l, seen))
+			return true;
 	do {
 		for (int i = 0; i < 16; i++) {
-			if (__atomic_load_n(&l->sh->done, __ATOMIC_ACQUIRE) != seen)
+			if (moved_from(l, seen))
 				return true;
 			__builtin_ia32_pause();
 		}
@@ -282,10 +291,9 @@ int sc_lane_submit(struct sc_thread *t, struct sc_hlane *l, struct sc_slot *s)
 	l->forget &= ~freed;
 	if (l->dead || (l->pending >> i & 1) || (l->ready >> i & 1))
 		return -EIO;
-	s->tag = l->next_tag++;
-	l->tags[i] = s->tag;
+	l->tags[i] = l->next_tag++;
 	l->pending |= 1u << i;
-	l->slots[i] = *s;
+	sc_slot_put(&l->slots[i], s, l->tags[i]);
 	l->tail++;
 	((struct sc_serve_thread *)t->serve)->counts.remote[s->op % SC_OP_MAX]++;
 	sc_lane_publish(l);
@@ -374,7 +382,7 @@ static long wait_class(struct sc_thread *t, struct sc_hlane *l, int index, uint3
 	long err;
 
 	while (!(l->ready >> index & 1)) {
-		if (!spin(l, l->done, start, limit)) {
+		if (!sc_lane_spin(l, l->done, start, limit)) {
 			err = sleep_for(t, l, index, wait_flags);
 			if (err)
 				return err;

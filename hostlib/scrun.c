@@ -7,6 +7,9 @@
  * silently: that each domain answers and takes this user, and that the program is one that the loader can put a library
  * into (a static or set-uid program would run without us and without a word). Then it becomes the program, so that exit
  * status, signals, terminal and process id are the program's own.
+ *
+ * A program that a domain serves cannot be seen from here. Then scrun first becomes itself once more, with the library and
+ * without routes of its own (serve_ourselves()): there the same checks and the same exec work on the domain's files.
  */
 #include <elf.h>
 #include <errno.h>
@@ -51,7 +54,12 @@
 struct options {
 	const char *routes[MAX_ROUTES]; /* NAME:HOSTPATH[=EXPORT] as given */
 	int nroutes;
-	int wait_s; /* --wait, or -1 */
+	char *hosts
+	    [2 *
+	     MAX_ROUTES]; /* the directories that are served: as given, and without symbolic links */
+	int nhosts;
+	char **program; /* PROGRAM and its arguments */
+	int wait_s;	/* --wait, or -1 */
 	bool stats;
 	bool verbose;
 };
@@ -156,6 +164,7 @@ static void parse(int argc, char **argv, struct options *o)
 		usage(stderr);
 		exit(EXIT_OURS);
 	}
+	o->program = argv + optind;
 }
 
 /* ---- domains ---- */
@@ -203,10 +212,9 @@ static void __attribute__((noreturn)) explain_unreachable(const char *name, int 
 
 	if (err == EACCES)
 		fail(EXIT_OURS,
-		     "domain '%s': you may not use it (%s is not accessible); ask its owner to "
-		     "allow you with "
-		     "'scctl allow'",
-		     name, dir);
+		     "domain '%s': you may not use it (%s does not let you in); ask its owner, who "
+		     "names users with 'scctl define %s --allow-user'",
+		     name, dir, name);
 	if (err == ENOENT && stat(dir, &st))
 		fail(EXIT_OURS,
 		     "domain '%s' is unknown here (there is no %s); 'scctl status' lists domains, "
@@ -351,7 +359,7 @@ static char *route_line(const char *name, const char *host, const char *rest)
  * Checks NAME:HOSTPATH[=EXPORT] and returns it as the library wants it: with an absolute HOSTPATH; and if that leads
  * through symbolic links, once more without them, since programs may use either.
  */
-static char *check_route(const char *spec, char **name)
+static char *check_route(const char *spec, char **name, struct options *o)
 {
 	const char *colon = strchr(spec, ':'), *path, *equal;
 	char *host, *real, *line;
@@ -383,6 +391,7 @@ static char *check_route(const char *spec, char **name)
 		     "'%s': the root itself cannot be served by a domain; name a directory", spec);
 	line = route_line(*name, host, equal ? equal : "");
 	real = canonical(host);
+	o->hosts[o->nhosts++] = host;
 	if (strcmp(real, host)) {
 		char *more = route_line(*name, real, equal ? equal : ""),
 		     *both = format("%s\n%s", line, more);
@@ -390,30 +399,90 @@ static char *check_route(const char *spec, char **name)
 		free(more);
 		free(line);
 		line = both;
+		o->hosts[o->nhosts++] = real;
+	} else {
+		free(real);
 	}
-	free(real);
-	free(host);
 	return line;
+}
+
+/* Is the path, as it is written, below a directory that a domain serves? */
+static bool below_route(const char *path, const struct options *o)
+{
+	for (int i = 0; i < o->nhosts; i++) {
+		size_t n = strlen(o->hosts[i]);
+
+		while (n > 1 && o->hosts[i][n - 1] == '/')
+			n--;
+		if (strncmp(path, o->hosts[i], n) == 0 && (path[n] == '/' || !path[n]))
+			return true;
+	}
+	return false;
+}
+
+/* Does a domain serve this path, as far as that can be seen from the host? */
+static bool served(const char *path, const struct options *o)
+{
+	char *cwd = *path == '/' ? strdup("") : getcwd(NULL, 0), *full, *real;
+	bool yes;
+
+	if (!cwd)
+		return false;
+	full = format("%s%s%s", cwd, *cwd ? "/" : "", path);
+	real = canonical(full);
+	yes = below_route(full, o) || below_route(real, o);
+	free(real);
+	free(full);
+	free(cwd);
+	return yes;
+}
+
+/*
+ * Becomes scrun once more, now served itself, to look for the program where the domains' files are. Returns if there is no
+ * route, and thus nothing that could be seen differently then.
+ */
+static void serve_ourselves(const struct options *o)
+{
+	int n = 0;
+	char **argv;
+
+	if (!o->nroutes)
+		return;
+	while (o->program[n])
+		n++;
+	argv = calloc((size_t)n + 3, sizeof(*argv));
+	if (!argv)
+		fail(EXIT_OURS, "out of memory");
+	argv[0] = (char *)"scrun";
+	argv[1] = (char *)"--";
+	memcpy(argv + 2, o->program, (size_t)n * sizeof(*argv));
+	execv("/proc/self/exe", argv);
+	fail(EXIT_OURS, "cannot run itself: %s", strerror(errno));
 }
 
 /* ---- the program ---- */
 
 /* Like execvp() looks for it. Ends with a message if it is not there. */
-static char *find_program(const char *name)
+static char *find_program(const char *name, const struct options *o)
 {
 	const char *path = getenv("PATH"), *end;
 	bool denied = false;
 	struct stat st;
 	char *full;
 
-	if (strchr(name, '/'))
+	if (strchr(name, '/')) {
+		if (served(name, o))
+			serve_ourselves(o);
 		return strdup(name);
+	}
 	if (!path)
 		path = "/bin:/usr/bin";
 	for (;; path = end + 1) {
 		end = strchrnul(path, ':');
 		full =
 		    end == path ? strdup(name) : format("%.*s/%s", (int)(end - path), path, name);
+		if (full && served(full, o))
+			serve_ourselves(o);
 		if (full && stat(full, &st) == 0 && S_ISREG(st.st_mode)) {
 			if (access(full, X_OK) == 0)
 				return full;
@@ -425,6 +494,7 @@ static char *find_program(const char *name)
 	}
 	if (denied)
 		fail(EXIT_NO_EXEC, "cannot run '%s': permission denied", name);
+	serve_ourselves(o);
 	fail(EXIT_NO_FOUND, "cannot find program '%s'", name);
 }
 
@@ -456,7 +526,7 @@ static void check_elf(const char *path, int fd, const Elf64_Ehdr *e)
 		     path);
 }
 
-static void check_ids(const char *path, int fd, const struct stat *st)
+static void check_ids(const char *path, const struct stat *st)
 {
 	if ((st->st_mode & S_ISUID) && st->st_uid != geteuid())
 		fail(EXIT_NO_EXEC,
@@ -466,7 +536,7 @@ static void check_ids(const char *path, int fd, const struct stat *st)
 		fail(EXIT_NO_EXEC,
 		     "'%s' is set-gid: the loader would ignore scrun; run it as that group instead",
 		     path);
-	if (geteuid() != 0 && fgetxattr(fd, "security.capability", NULL, 0) > 0)
+	if (geteuid() != 0 && getxattr(path, "security.capability", NULL, 0) > 0)
 		fail(EXIT_NO_EXEC,
 		     "'%s' has file capabilities: the loader would ignore scrun; run a copy "
 		     "without them",
@@ -474,7 +544,7 @@ static void check_ids(const char *path, int fd, const struct stat *st)
 }
 
 /* Refuses what would run without us; follows "#!" lines. */
-static void check_program(const char *path, int depth)
+static void check_program(const char *path, int depth, const struct options *o)
 {
 	union {
 		Elf64_Ehdr elf;
@@ -484,23 +554,27 @@ static void check_program(const char *path, int depth)
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	char *interp;
 
-	if (fd < 0 && errno == ENOENT)
-		fail(EXIT_NO_FOUND, "cannot run '%s': %s", path, strerror(errno));
-	if (fd < 0 && errno == EACCES && access(path, X_OK) == 0)
-		return; /* executable but not readable: let the kernel say */
+	if (fd < 0 && errno == ENOENT) {
+		serve_ourselves(o); /* a link, or a script's interpreter, may lead to a domain */
+		fail(EXIT_NO_FOUND, "cannot run '%s': %s", path, strerror(ENOENT));
+	}
+	if (fd < 0 && errno == EACCES && access(path, X_OK) == 0 && stat(path, &st) == 0) {
+		check_ids(path, &st); /* executable but not readable: more cannot be seen */
+		return;
+	}
 	if (fd < 0)
 		fail(EXIT_NO_EXEC, "cannot run '%s': %s", path, strerror(errno));
 	if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode))
 		fail(EXIT_NO_EXEC, "cannot run '%s': is a directory", path);
 	if (access(path, X_OK))
 		fail(EXIT_NO_EXEC, "cannot run '%s': %s", path, strerror(errno));
-	check_ids(path, fd, &st);
+	check_ids(path, &st);
 	if (read(fd, &head, sizeof(head) - 1) >= 4 && memcmp(head.text, ELFMAG, SELFMAG) == 0) {
 		check_elf(path, fd, &head.elf);
 	} else if (head.text[0] == '#' && head.text[1] == '!' && depth < MAX_SCRIPTS) {
 		interp = strtok(head.text + 2, " \t\n");
 		if (interp)
-			check_program(interp, depth + 1);
+			check_program(interp, depth + 1, o);
 	}
 	close(fd);
 }
@@ -544,17 +618,29 @@ static void set(const char *name, const char *value)
 		fail(EXIT_OURS, "out of memory");
 }
 
+/* What the library needs to know, for whatever is executed next. */
+static void set_environment(const char *routes, const struct options *o)
+{
+	char *lib = find_library();
+	const char *preload = getenv("LD_PRELOAD");
+
+	set("LD_PRELOAD", preload && *preload ? format("%s:%s", lib, preload) : lib);
+	set("VHOST_SC_LIB", lib);
+	set("VHOST_SC_ROUTES", routes);
+	if (o->stats)
+		set("VHOST_SC_STATS", "1");
+	free(lib);
+}
+
 int main(int argc, char **argv)
 {
 	struct options o = {.wait_s = -1};
-	const char *preload;
-	char *lib, *program, *routes = NULL;
+	char *program, *routes = NULL;
 	bool checked = false;
 
 	parse(argc, argv, &o);
-	lib = find_library();
 	for (int i = 0; i < o.nroutes; i++) {
-		char *name, *route = check_route(o.routes[i], &name);
+		char *name, *route = check_route(o.routes[i], &name, &o);
 
 		routes = routes ? format("%s\n%s", routes, route) : route;
 		for (int k = 0; k < i && !checked; k++)
@@ -564,17 +650,11 @@ int main(int argc, char **argv)
 			check_domain(name, &o);
 		checked = false;
 	}
-	program = find_program(argv[optind]);
-	check_program(program, 0);
-	if (routes) {
-		preload = getenv("LD_PRELOAD");
-		set("LD_PRELOAD", preload && *preload ? format("%s:%s", lib, preload) : lib);
-		set("VHOST_SC_LIB", lib);
-		set("VHOST_SC_ROUTES", routes);
-		if (o.stats)
-			set("VHOST_SC_STATS", "1");
-	}
-	execv(program, argv + optind);
+	if (routes)
+		set_environment(routes, &o);
+	program = find_program(*o.program, &o);
+	check_program(program, 0, &o);
+	execv(program, o.program);
 	fail(errno == ENOENT ? EXIT_NO_FOUND : EXIT_NO_EXEC, "cannot run '%s': %s", program,
 	     strerror(errno));
 }

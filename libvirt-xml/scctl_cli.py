@@ -21,7 +21,7 @@ import scctl_libvirt as libvirt
 import scctl_status as status
 import scctl_vm as vm
 from scctl_apparmor import allow_emulator
-from scctl_common import (MIB, Refusal, Usage, find_program, find_qemu, locked, log_dir, make_dirs, parse_size,
+from scctl_common import (MIB, Refusal, Usage, domain_run_dir, find_program, find_qemu, locked, log_dir, make_dirs, parse_size,
                           read_text, show_size, to_json)
 from scctl_vm import say
 
@@ -237,10 +237,16 @@ def _start_loopback(args):
     say(f'domain {args.name} serves {args.root}; loopback: no isolation')
 
 
+def _any_domain(name):
+    """A domain that is defined, or else the loopback domain of that name, which need not be."""
+    return config.load(name) if config.exists(name) else vm.loopback_domain(name)
+
+
 def stop(args):
     """Ends VM or agent, orderly if it can be, then the broker. Also while another scctl waits for the agent."""
-    config.check_name(args.name)
-    domain = vm.loopback_domain(args.name) if not config.exists(args.name) else config.load(args.name)
+    domain = _any_domain(args.name)
+    if not config.exists(args.name) and not os.path.isdir(domain_run_dir(args.name)):
+        raise Refusal(f'no domain "{args.name}" is defined, nor ever ran: scctl list shows those that are')
     running = vm.runners(domain)
     for runner in running:
         say(f'domain {args.name}: {runner.stop(args.timeout)}')
@@ -251,7 +257,7 @@ def stop(args):
 
 def wait(args):
     """Waits for a domain's agent, or for its end."""
-    domain = vm.loopback_domain(args.name) if not config.exists(args.name) else config.load(args.name)
+    domain = _any_domain(args.name)
     if args.state == 'down':
         deadline = time.monotonic() + args.timeout
         while vm.runners(domain):
@@ -301,8 +307,7 @@ def run_doctor(args):
 
 def logs(args):
     """The last lines of a domain's logs."""
-    config.check_name(args.name)
-    domain = config.load(args.name) if config.exists(args.name) else vm.loopback_domain(args.name)
+    domain = _any_domain(args.name)
     found = [(kind, path) for kind, path in status.log_files(domain)
              if args.only in ('', kind) and os.path.exists(path)]
     if not found:
@@ -315,9 +320,10 @@ def logs(args):
 
 def show_console(args):
     """The guest's console."""
-    domain = config.load(args.name)
+    domain = _any_domain(args.name)
     running = vm.runners(domain)
     if not running:
+        config.load(args.name)  # one that is not even defined is told so
         raise Refusal(f'domain {args.name} is not running: scctl start {args.name}')
     if running[0].how == 'libvirt':
         os.execvp('virsh', ['virsh', '-c', libvirt.URI, 'console', args.name])
@@ -339,14 +345,15 @@ def show_xml(args):
 
 def broker_command(args):
     """Used by the libvirt hook: asks libvirt nothing."""
-    domain = config.load(args.name)
     if args.action == 'restart':
-        broker.ask(args.name, 'restart')
+        broker.ask(_any_domain(args.name).name, 'restart')
         say(f'broker of {args.name}: replaces itself; applications keep their channels')
         return
     if args.action == 'stop':
-        say(f'broker of {args.name}: ' + ('stopped' if broker.stop(args.name) else 'was not running'))
+        stopped = broker.stop(_any_domain(args.name).name)
+        say(f'broker of {args.name}: ' + ('stopped' if stopped else 'was not running'))
         return
+    domain = config.load(args.name)
     started = broker.start(domain, huge=vm.decide_channel_hugepages(domain, host.Host()))
     say(f'broker of {args.name}: ' + ('started' if started else 'runs already'))
     broker.tell_info(args.name, {'how': 'libvirt', 'accelerator': vm.defined_accel(args.name)})

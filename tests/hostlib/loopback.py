@@ -10,12 +10,16 @@ import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "broker"))
+import peers  # noqa: E402
 DEADLINE_MS = 1500
 
 
@@ -71,7 +75,7 @@ class Tests:
     """Each method test_* returns None or a text that says what is wrong."""
 
     def __init__(self, domain, scrun, hsc):
-        self.d, self.scrun_path, self.hsc = domain, scrun, hsc
+        self.d, self.scrun_path, self.hsc = domain, os.path.abspath(scrun), os.path.abspath(hsc)
         self.place = self.d.dir + "/mnt"  # stands for the export when under scrun
 
     def scrun(self, *args, options=(), **kw):
@@ -129,6 +133,108 @@ class Tests:
             r = subprocess.run([self.scrun_path, *args], capture_output=True, text=True, check=False, timeout=30)
             if r.returncode != status or text not in r.stderr or (text != "usage" and r.stderr.count("\n") != 1):
                 return f"{args}: {r.returncode} {r.stderr}"
+        return None
+
+    def refused_by(self, answer):
+        """What scrun says of a domain "e" whose broker takes one connection and does answer(socket, request)."""
+        os.makedirs(self.d.dir + "/run/e", exist_ok=True)
+        path = self.d.dir + "/run/e/attach.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(path)
+            listener.listen(1)
+            p = subprocess.Popen([self.scrun_path, "--storage", "e:/e", "true"], stderr=subprocess.PIPE, text=True)
+            try:
+                listener.settimeout(20)
+                conn, _ = listener.accept()
+                with conn:
+                    answer(conn, conn.recv(4096))
+                return p.communicate(timeout=30)[1], p.returncode
+            finally:
+                p.kill()
+                p.wait()
+                os.unlink(path)
+
+    def test_d_versions(self):
+        """a broker of another version, of another protocol, or that hangs up, is named in one line"""
+        def reply(status, abi, text):
+            body = peers.ATTACH_REP.pack(status, abi, 0, *[0] * 14, *[0] * 32, text)
+            return peers.ATTACH_HDR.pack(peers.MAGIC, peers.REP, 0, 1, peers.ATTACH_HDR.size + len(body)) + body
+        cases = [
+            (lambda c, _: c.send(reply(peers.VERSION, 9, b"speaks 9: use parts of the same release")), "speaks 9: use parts of the same"),
+            (lambda c, _: c.send(reply(peers.OK, 9, b"")), "channel version 9, this scrun 1"),
+            (lambda c, _: c.send(b"hello"), "speaks another protocol"),
+            (lambda c, _: None, "speaks another protocol"),
+            (lambda c, _: c.send(reply(peers.STARTING, 1, b"domain e is not ready: booting")), "not ready: booting"),
+            (lambda c, _: c.send(reply(peers.LIMIT, 1, b"user 1 has 2 channels")), "has 2 channels"),
+        ]
+        for answer, text in cases:
+            err, status = self.refused_by(answer)
+            if status != 125 or "'e'" not in err or text not in err or err.count("\n") != 1:
+                return f"{text}: {status} {err}"
+        os.makedirs(self.d.dir + "/run/f", exist_ok=True)  # a directory without a socket, and one with a dead socket
+        for name in ("e", "f"):
+            r = subprocess.run([self.scrun_path, "--storage", name + ":/x", "true"], capture_output=True, text=True, check=False, timeout=30)
+            if r.returncode != 125 or "is not running; start it with" not in r.stderr:
+                return repr(r)
+        return None
+
+    def test_d_users(self):
+        """programs that gain privileges, and users who may not use a domain, are refused in one line"""
+        if os.getuid() != 0:
+            return None
+        suid, sgid, hidden, caps = (self.d.dir + "/" + n for n in ("suid", "sgid", "hidden", "caps"))
+        for path, mode in ((suid, 0o4755), (sgid, 0o2755), (hidden, 0o4711), (caps, 0o755)):
+            shutil.copy("/bin/true", path)
+            os.chmod(path, mode)
+        os.setxattr(caps, "security.capability", struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0))
+        attach = self.d.dir + "/run/d/attach.sock"
+
+        def nobody(*args):
+            return subprocess.run([self.scrun_path, "--storage", "d:" + self.place, *args], capture_output=True, text=True, check=False,
+                                  timeout=60, user=65534, group=65534, extra_groups=[])
+        for path, text in ((suid, "set-uid"), (hidden, "set-uid"), (sgid, "set-gid"), (caps, "capabilities")):
+            r = nobody(path)
+            if r.returncode != 126 or text not in r.stderr or r.stderr.count("\n") != 1:
+                return f"{path}: {r!r}"
+        for path, mode in ((attach, 0o600), (self.d.dir + "/run/d", 0o700)):
+            before = os.stat(path).st_mode & 0o777
+            os.chmod(path, mode)
+            r = nobody("true")
+            os.chmod(path, before)
+            if r.returncode != 125 or "you may not use it" not in r.stderr or r.stderr.count("\n") != 1:
+                return f"{path}: {r!r}"
+        r = nobody("true")
+        return repr(r) if r.returncode else None
+
+    def test_d_remote_program(self):
+        """the program itself is on a domain: by path, by PATH, as a script, by a link, and what is wrong with it"""
+        bin_dir, link = self.d.root + "/bin", self.d.dir + "/link"
+        os.mkdir(bin_dir)
+        shutil.copy("/bin/echo", bin_dir + "/prog")
+        shutil.copy(shutil.which("ldconfig", path="/sbin:/usr/sbin"), bin_dir + "/static")
+        for name, text, mode in (("script", '#!/bin/sh\necho "$0" "$1"\n', 0o755), ("plain", "", 0o644), ("interp", f"#!{self.place}/bin/prog\n", 0o755)):
+            with open(f"{bin_dir}/{name}", "w", encoding="ascii") as f:
+                f.write(text)
+            os.chmod(f"{bin_dir}/{name}", mode)
+        os.symlink(self.place + "/bin/prog", link)
+        path = {"PATH": f"{self.place}/bin:{os.environ['PATH']}"}
+        cases = [
+            ([self.place + "/bin/prog", "a"], {}, 0, "a\n"),
+            (["prog", "b"], path, 0, "b\n"),
+            ([self.place + "/bin/script", "c"], {}, 0, f"{self.place}/bin/script c\n"),
+            ([self.place + "/bin/interp"], {}, 0, f"{self.place}/bin/interp\n"),
+            ([link, "d"], {}, 0, "d\n"),
+            (["echo", "e"], path, 0, "e\n"),
+            ([self.place + "/bin/static"], {}, 126, "static"),
+            ([self.place + "/bin/plain"], {}, 126, "Permission denied"),
+            ([self.place + "/bin"], {}, 126, "directory"),
+            ([self.place + "/bin/none"], {}, 127, "No such file"),
+            (["none"], path, 127, "cannot find"),
+        ]
+        for args, env, status, text in cases:
+            r = self.scrun(*args, env={**os.environ, **env}, cwd="/")
+            if r.returncode != status or (r.stdout != text if not status else text not in r.stderr or r.stderr.count("\n") != 1):
+                return f"{args}: {r!r}"
         return None
 
     def test_e_stats(self):

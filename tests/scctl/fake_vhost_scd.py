@@ -47,6 +47,8 @@ def serve(listener, opt, state):
                               errors={'open': 2}, channels=[{'slot': 1, 'uid': 0, 'pid': 42, 'comm': 'dd'}],
                               channels_used=1, limits={'channels': 127, 'slot_size': 16 << 20},
                               agent={'version': '0', 'kernel': '6.1'}, pollers={'count': 1, 'cpu_ns': 5})
+            elif order.get('cmd') == 'restart':
+                pass
             elif order.get('cmd') == 'set-info':
                 info = order['info']
             else:

@@ -203,7 +203,7 @@ class Loopback(sctest.Case):
     def setUp(self):
         super().setUp()
         del os.environ['VHOST_SC_LOGDIR']
-        self.addCleanup(lambda: self.scctl('stop', 'lo'))
+        self.addCleanup(lambda: os.path.isdir(common.domain_run_dir('lo')) and self.scctl('stop', 'lo'))
 
     def test_story(self):
         _, err = self.scctl('start', 'lo', '--loopback', '--root', self.dir)
@@ -220,13 +220,18 @@ class Loopback(sctest.Case):
         out, _ = self.scctl('logs', 'lo')
         self.assertIn('vhost-scd: ready', out)
         self.refused(1, 'runs already|running already', 'start', 'lo', '--loopback', '--root', self.dir)
-        self.refused(1, 'has no console', 'console', 'lo') if config.exists('lo') else None
+        self.refused(1, 'is a loopback domain and has no console', 'console', 'lo')
+        _, err = self.scctl('broker', 'restart', 'lo')  # the order reaches it
+        self.assertIn('replaces itself', err)
         self.scctl('wait', 'lo', '--timeout', '5')
         self.scctl('stop', 'lo')
         self.scctl('wait', 'lo', '--state', 'down', '--timeout', '5')
         _, err = self.scctl('stop', 'lo')
         self.assertIn('was not running', err)
         self.refused(1, 'no domain "lo" is defined or running', 'status', 'lo')
+        for command in ('stop', 'wait', 'console', 'logs', 'start'):
+            with self.subTest(command):
+                self.refused(1, 'no domain "nosuch"|nosuch is not running|nosuch has no log', command, 'nosuch')
 
     def test_needs_no_place_but_the_run_directory(self):
         self.scctl('start', 'lo', '--loopback', '--root', self.dir)

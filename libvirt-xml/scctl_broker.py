@@ -102,8 +102,8 @@ def log_path(domain, loopback):
     return broker_log(domain.name)
 
 
-def command(domain, loopback, huge=''):
-    """The broker's command line. huge: size of the pages of channels, '' for ordinary ones."""
+def command(domain, loopback, huge='', node=-1):
+    """The broker's command line. huge: size of the pages of channels, '' for ordinary ones; node: their NUMA node, or -1."""
     argv = [find_program('vhost-scd'), '--name', domain.name, '--role', domain.role, '--rundir', run_dir(),
             '--channels', str(domain.channels), '--window-size', str(domain.window_bytes),
             '--lanes', str(domain.lanes()),
@@ -121,11 +121,13 @@ def command(domain, loopback, huge=''):
         argv.append('--loopback')
     elif huge:
         argv += ['--huge', huge]
+    if node >= 0:
+        argv += ['--numa-node', str(node)]
     return argv
 
 
-def start(domain, loopback=False, huge=''):
-    """Starts the broker unless it runs. True if it was started. huge: size of the pages of channels ('': ordinary).
+def start(domain, loopback=False, huge='', node=-1):
+    """Starts the broker unless it runs. True if it was started. huge, node: of channels, as for command().
 
     Returns when its sockets are there. A broker of the other kind (loopback or not) is refused.
     """
@@ -137,7 +139,7 @@ def start(domain, loopback=False, huge=''):
     make_dirs(domain_run_dir(name))
     make_dirs(os.path.dirname(log_path(domain, loopback)) or log_dir())
     try:
-        run(command(domain, loopback, huge), f'starting the broker of domain {name}', timeout=START_SECONDS)
+        run(command(domain, loopback, huge, node), f'starting the broker of domain {name}', timeout=START_SECONDS)
     except Refusal as err:
         raise Refusal(f'{err}{_reason(log_path(domain, loopback))}') from err
     wanted = [socket_path(name, which) for which in ('ctl', 'attach', 'agent' if loopback else 'vhost')]

@@ -354,7 +354,7 @@ def broker_command(args):
         say(f'broker of {args.name}: ' + ('stopped' if stopped else 'was not running'))
         return
     domain = config.load(args.name)
-    started = broker.start(domain, huge=vm.decide_channel_hugepages(domain, host.Host()))
+    started = broker.start(domain, **vm.channel_memory(domain, host.Host()))
     say(f'broker of {args.name}: ' + ('started' if started else 'runs already'))
     broker.tell_info(args.name, {'how': 'libvirt', 'accelerator': vm.defined_accel(args.name)})
 

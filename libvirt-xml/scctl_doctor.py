@@ -231,11 +231,11 @@ def _numa(facts):
     except Refusal:
         return
     if can:
-        yield Finding('NUMA', OK, f'{len(nodes)} nodes; scctl define puts a domain on one, its memory too')
+        yield Finding('NUMA', OK, f'{len(nodes)} nodes; scctl define puts a domain on one, with guest memory and channels')
     else:
-        yield Finding('NUMA', WARN, f'{len(nodes)} nodes, and the patched QEMU cannot ask for memory of one: a domain\'s vCPUs are on '
-                      'one node, its memory may be on another',
-                      'apt-get install libnuma-dev, and build QEMU with --enable-numa (qemu-patches/build-qemu.sh)')
+        yield Finding('NUMA', WARN, f'{len(nodes)} nodes, and the patched QEMU cannot ask for memory of one: a domain\'s vCPUs and '
+                      'channels are on one node, guest memory may be on another',
+                      'build it anew with libnuma: qemu-patches/build-qemu.sh')
 
 
 def _domain(facts, domain):

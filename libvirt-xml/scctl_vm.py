@@ -19,7 +19,7 @@ import xml.etree.ElementTree as ET
 
 import scctl_broker as broker
 import scctl_libvirt as libvirt
-from scctl_common import (GIB, MIB, Refusal, console_log, domain_run_dir, find_kvm_dir, find_program, find_qemu, image_cache,
+from scctl_common import (GIB, MIB, Refusal, Usage, console_log, domain_run_dir, find_kvm_dir, find_program, find_qemu, image_cache,
                           log_dir, make_dirs, pid_alive, read_text, run, show_cpus, state_dir, write_file)
 from scctl_config import Domain, check_name, config_path, load, names
 from scctl_disk import find_program as find_system_program
@@ -136,6 +136,18 @@ def decide_channel_hugepages(domain, host):
     return '2M'
 
 
+def channel_memory(domain, host):
+    """What broker.start() needs to know of channels on this host: huge pages, NUMA node.
+
+    The node is that of the vCPUs: pollers look at channels all the time, an application at its own now and then.
+    """
+    try:
+        node = choose_pinning(host, domain.vcpus, domain.pin).node
+    except Usage:
+        node = -1  # the wish no longer fits this host; start says so
+    return {'huge': decide_channel_hugepages(domain, host), 'node': node}
+
+
 def tuning(domain, accelerator, pinning, host):
     """What was done to make the domain fast here, and why not more: lines for people."""
     yield f'pinning: {pinning.why}'
@@ -150,8 +162,8 @@ def tuning(domain, accelerator, pinning, host):
     if pinning.node >= 0:
         near = qemu_has_numa(find_qemu())
         yield f'NUMA: node {pinning.node} for vCPUs' + (
-            ' and guest memory; channels are where they are used first' if near else '; guest memory is where the scheduler has it, '
-            'since the patched QEMU was built without libnuma')
+            ', guest memory and channels' if near else ' and channels; guest memory is where the scheduler has it, since the patched QEMU '
+            'was built without libnuma: qemu-patches/build-qemu.sh')
     if accelerator == 'kvm':
         yield 'halt polling: ' + halt_polling(host, bool(pinning.vcpus) and set(pinning.vcpus) <= set(host.isolated()))
 
@@ -366,7 +378,7 @@ class DirectVm:
     def start(self, choice):
         """Starts broker and VM."""
         make_dirs(log_dir())
-        started = broker.start(self.domain, huge=decide_channel_hugepages(self.domain, Host()))
+        started = broker.start(self.domain, **channel_memory(self.domain, Host()))
         try:
             kvm_start.start(vm_of(self.domain, choice.accel))
         except (kvm_start.Failure, kvm_accel.Unavailable) as err:

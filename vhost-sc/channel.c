@@ -2,13 +2,17 @@
 /* channel.c - sealed memory of channels; see channel.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mempolicy.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "channel.h"
+#include "config.h"
+#include "log.h"
 
 #define HUGE_SIZE (2u << 20)
 
@@ -19,9 +23,29 @@
 #define MFD_HUGE_2MB (21u << 26)
 #endif
 
-int memfd_sealed(const char *name, uint64_t size, bool huge)
+/*
+ * Has the pages of a memfd taken from a NUMA node. The policy of a shared mapping is the file's: it holds for whoever
+ * touches a page first, which for a channel's arena is the application, wherever it runs.
+ */
+static void prefer_node(int memfd, uint64_t size, int node)
 {
-	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
+	unsigned long mask[SCD_MAX_NODES / (8 * sizeof(long))] = {0};
+	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+
+	mask[(unsigned)node / (8 * sizeof(long))] = 1ul << ((unsigned)node % (8 * sizeof(long)));
+	/* one bit more: the kernel takes the number for that of the first bit that is not looked at */
+	if (map == MAP_FAILED ||
+	    syscall(SYS_mbind, map, size, MPOL_PREFERRED, mask, SCD_MAX_NODES + 1, 0))
+		log_peer(LOG_LEVEL_WARN, "memory is not asked from NUMA node %d: %s", node,
+			 strerror(errno));
+	if (map != MAP_FAILED)
+		munmap(map, size);
+}
+
+int memfd_sealed(const char *name, uint64_t size, struct memory_kind kind)
+{
+	unsigned flags =
+	    MFD_CLOEXEC | MFD_ALLOW_SEALING | (kind.huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
 	int err;
 	int fd;
 
@@ -36,6 +60,8 @@ int memfd_sealed(const char *name, uint64_t size, bool huge)
 		close(fd);
 		return err;
 	}
+	if (kind.node >= 0)
+		prefer_node(fd, size, kind.node);
 	return fd;
 }
 
@@ -54,16 +80,16 @@ int channel_adopt(struct channel *c, int memfd, const struct sc_layout *l, bool 
 	return 0;
 }
 
-int channel_create(struct channel *c, const struct sc_layout *l, bool huge)
+int channel_create(struct channel *c, const struct sc_layout *l, struct memory_kind kind)
 {
 	int err;
 	int fd;
 
 	*c = CHANNEL_NONE;
-	fd = memfd_sealed("vhost-sc-channel", l->size, huge);
+	fd = memfd_sealed("vhost-sc-channel", l->size, kind);
 	if (fd < 0)
 		return fd;
-	err = channel_adopt(c, fd, l, huge);
+	err = channel_adopt(c, fd, l, kind.huge);
 	if (err) {
 		close(fd);
 		return err;

@@ -24,12 +24,18 @@ struct channel {
 /* A channel that is none. */
 #define CHANNEL_NONE ((struct channel){.memfd = -1})
 
+/* What memory is taken from. */
+struct memory_kind {
+	bool huge; /* 2 MiB pages */
+	int node; /* the NUMA node that is asked first, whoever touches a page first; -1: the toucher's */
+};
+
 /* Makes a sealed memfd of `size` bytes. Returns it, or -errno (huge: -ENOMEM if there are no 2 MiB
- * pages). */
-int memfd_sealed(const char *name, uint64_t size, bool huge);
+ * pages). A node that cannot be asked is logged, and does without. */
+int memfd_sealed(const char *name, uint64_t size, struct memory_kind kind);
 
 /* Makes a channel with this layout. Returns 0, or -errno; on failure *c is CHANNEL_NONE. */
-int channel_create(struct channel *c, const struct sc_layout *l, bool huge);
+int channel_create(struct channel *c, const struct sc_layout *l, struct memory_kind kind);
 
 /* Takes over a channel's memfd after a restart of the broker. Returns 0 or -errno. */
 int channel_adopt(struct channel *c, int memfd, const struct sc_layout *l, bool huge);

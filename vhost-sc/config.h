@@ -12,10 +12,13 @@
 
 #include <vhost-sc/control.h>
 
+#include "channel.h"
+
 #define SCD_VERSION "0.1"
 
 /* vhost-user names a ring with eight bits: 256 rings, two of which are controlq and eventq. */
 #define SCD_MAX_CHANNELS 254
+#define SCD_MAX_NODES	 1024 /* NUMA nodes, as the kernel at most has */
 
 struct config {
 	const char *name;	  /* the domain's */
@@ -28,7 +31,7 @@ struct config {
 	uint64_t window_size; /* bytes */
 	uint64_t slot_size;   /* bytes; a channel fills its slot */
 	struct sc_layout layout;
-	bool huge; /* channels on 2 MiB pages */
+	struct memory_kind memory; /* of channels */
 
 	uid_t *allow_users; /* who may attach; both lists empty: everybody */
 	size_t nallow_users;

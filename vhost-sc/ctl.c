@@ -110,7 +110,9 @@ static void status_limits(const struct broker *b, struct json *j)
 	json_u64(j, "deadline_ms", cfg->deadline_ms);
 	json_u64(j, "tickets", b->tickets.limit);
 	json_u64(j, "files", b->fd_limit);
-	json_bool(j, "huge", cfg->huge);
+	json_bool(j, "huge", cfg->memory.huge);
+	if (cfg->memory.node >= 0)
+		json_u64(j, "numa_node", (uint64_t)cfg->memory.node);
 	json_end_object(j);
 }
 

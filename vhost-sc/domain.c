@@ -20,7 +20,8 @@ int domain_init(struct broker *b)
 	snprintf(d->why, sizeof(d->why), "it has not been started");
 	if (getrandom(&d->epoch, sizeof(d->epoch), 0) != sizeof(d->epoch))
 		return -EIO;
-	d->state_fd = memfd_sealed("vhost-sc-state", SC_STATE_DEFAULT, false);
+	d->state_fd = memfd_sealed("vhost-sc-state", SC_STATE_DEFAULT,
+				   (struct memory_kind){.node = b->cfg->memory.node});
 	return d->state_fd < 0 ? d->state_fd : 0;
 }
 

@@ -52,6 +52,7 @@ static const char usage[] =
     "  --lanes N             lanes per channel (default: 128)\n"
     "  --entries N           requests per lane, a power of two (default: 256)\n"
     "  --huge 2M             channels on 2 MiB huge pages\n"
+    "  --numa-node N         channels in the memory of NUMA node N, as far as it has room\n"
     "\n"
     "  --allow-user U,...    users who may attach (default: everybody)\n"
     "  --allow-group G,...   groups whose members may attach\n"
@@ -85,6 +86,7 @@ enum option_code {
 	OPT_LANES,
 	OPT_ENTRIES,
 	OPT_HUGE,
+	OPT_NUMA_NODE,
 	OPT_ALLOW_USER,
 	OPT_ALLOW_GROUP,
 	OPT_MAX_PER_USER,
@@ -112,6 +114,7 @@ static const struct option options[] = {
     {"lanes", required_argument, NULL, OPT_LANES},
     {"entries", required_argument, NULL, OPT_ENTRIES},
     {"huge", required_argument, NULL, OPT_HUGE},
+    {"numa-node", required_argument, NULL, OPT_NUMA_NODE},
     {"allow-user", required_argument, NULL, OPT_ALLOW_USER},
     {"allow-group", required_argument, NULL, OPT_ALLOW_GROUP},
     {"max-per-user", required_argument, NULL, OPT_MAX_PER_USER},
@@ -272,7 +275,10 @@ static void parse_option(struct config *cfg, struct arguments *a, int code)
 	case OPT_HUGE:
 		if (strcmp(optarg, "2M") != 0)
 			die("--huge %s: 2M is the only size", optarg);
-		cfg->huge = true;
+		cfg->memory.huge = true;
+		break;
+	case OPT_NUMA_NODE:
+		cfg->memory.node = (int)number("numa-node", optarg, 0, SCD_MAX_NODES - 1, false);
 		break;
 	case OPT_ALLOW_USER:
 		parse_ids(optarg, parse_user, &cfg->allow_users, &cfg->nallow_users);
@@ -571,9 +577,9 @@ static int check_huge(const struct config *cfg)
 	struct channel c;
 	int err;
 
-	if (!cfg->huge)
+	if (!cfg->memory.huge)
 		return 0;
-	err = channel_create(&c, &cfg->layout, true);
+	err = channel_create(&c, &cfg->layout, cfg->memory);
 	if (err)
 		log_error("--huge 2M: cannot make a channel of %u MiB: %s; set vm.nr_hugepages to "
 			  "%llu for "
@@ -719,6 +725,7 @@ int main(int argc, char **argv)
 	    .window_size = VIRTIO_SC_DEFAULT_WINDOW,
 	    .socket_mode = 0666,
 	    .deadline_ms = 30000,
+	    .memory = {.node = -1},
 	    .detach_ms = 30000,
 	};
 	struct broker b = {.cfg = &cfg, .lock_fd = -1, .spare_fd = -1};

@@ -56,7 +56,7 @@ static void set_deadline(struct broker *b, struct slot *s, uint64_t ms)
 /* Makes the memory of a FREE slot, which becomes POOL. Returns 0 or -errno. */
 static int make_channel(struct broker *b, struct slot *s)
 {
-	int err = channel_create(&s->ch, &b->cfg->layout, b->cfg->huge);
+	int err = channel_create(&s->ch, &b->cfg->layout, b->cfg->memory);
 
 	if (err)
 		return err;
@@ -166,10 +166,10 @@ bool session_begin(struct broker *b, struct client *c)
 	err = s->state == SLOT_FREE ? make_channel(b, s) : 0;
 	if (err) {
 		process_leave(b, c->process);
-		client_attach_failed(c, SC_ATTACH_ERROR, "cannot make a channel of %u MiB: %s%s",
-				     b->cfg->layout.size >> 20, strerror(-err),
-				     b->cfg->huge ? " (raise vm.nr_hugepages, or leave out --huge)"
-						  : "");
+		client_attach_failed(
+		    c, SC_ATTACH_ERROR, "cannot make a channel of %u MiB: %s%s",
+		    b->cfg->layout.size >> 20, strerror(-err),
+		    b->cfg->memory.huge ? " (raise vm.nr_hugepages, or leave out --huge)" : "");
 		return true;
 	}
 	s->state = SLOT_ATTACHING;
@@ -398,7 +398,7 @@ void session_fill_pool(struct broker *b)
 	for (uint32_t i = 1; i <= b->cfg->channels; i++)
 		have += b->sessions.slots[i].state == SLOT_POOL;
 	/* Huge pages are scarce: they are taken when they are needed. */
-	while (have < SESSION_POOL && !b->cfg->huge) {
+	while (have < SESSION_POOL && !b->cfg->memory.huge) {
 		struct slot *best = NULL;
 
 		for (uint32_t i = 1; i <= b->cfg->channels; i++) {
@@ -511,7 +511,7 @@ static int load_slot(struct broker *b, struct slot *s, struct blob_in *in)
 	if (in->err || s->state > SLOT_DETACHING)
 		return -EBADMSG;
 	if (memfd >= 0) {
-		err = channel_adopt(&s->ch, memfd, &b->cfg->layout, b->cfg->huge);
+		err = channel_adopt(&s->ch, memfd, &b->cfg->layout, b->cfg->memory.huge);
 		if (err)
 			return err;
 	}

@@ -3,6 +3,7 @@
 """The broker seen from attach.sock and agent.sock: sessions, tickets, ends, limits, malformed messages."""
 
 import errno
+import mmap
 import os
 import signal
 import socket
@@ -47,6 +48,14 @@ def as_user(uid, func, gid=None, groups=()):
     return out.decode()
 
 
+def memory_policy(memfd):
+    """The kernel's word for the NUMA policy of a channel's memory, as a page of it is touched that nobody touched before."""
+    with mmap.mmap(memfd, 1 << 20) as m:
+        m[500000] = 1
+        with open("/proc/self/numa_maps", encoding="ascii") as f:
+            return next(line for line in f if "vhost-sc-channel" in line).split()[1]
+
+
 class Case(unittest.TestCase):
     options = ()
 
@@ -68,6 +77,25 @@ class Case(unittest.TestCase):
         c, ch = attach_pair(self.broker, agent, **kw)
         self.addCleanup(c.close)
         return c, ch
+
+
+class Node(Case):
+    options = ("--numa-node", "0")
+
+    def test_memory_of_a_node(self):
+        """The kernel asks this node for a channel's pages, whoever touches them first."""
+        c, _ = self.pair(self.agent())
+        self.assertEqual(memory_policy(c.fds[0]), "prefer:0")
+        self.assertEqual(self.broker.status()["limits"]["numa_node"], 0)
+
+
+class AbsentNode(Case):
+    options = ("--numa-node", "999")
+
+    def test_does_without(self):
+        c, _ = self.pair(self.agent())
+        self.assertEqual(memory_policy(c.fds[0]), "default")
+        self.assertIn("NUMA node 999", self.broker.read_log())
 
 
 class Attach(Case):
@@ -103,6 +131,11 @@ class Attach(Case):
         seals = fcntl.fcntl(c.fds[0], fcntl.F_GET_SEALS)
         want = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
         self.assertEqual(seals & want, want)
+
+    def test_memory_of_no_node(self):
+        c, _ = self.pair(self.agent())
+        self.assertEqual(memory_policy(c.fds[0]), "default")
+        self.assertNotIn("numa_node", self.broker.status()["limits"])
 
     def test_memory_is_never_reused(self):
         a = self.agent()

@@ -9,6 +9,7 @@ import unittest
 from unittest import mock
 
 import sctest
+import scctl_broker as broker
 import scctl_common as common
 import scctl_config as config
 import scctl_host as host
@@ -174,6 +175,20 @@ class Pins(sctest.Case):
     def test_default_vcpus(self):
         for cpus, want in (('0', 1), ('0-1', 1), ('0-3', 2), ('0-63', 4)):
             self.assertEqual(host.default_vcpus(FakeHost(self, cpus=cpus)), want)
+
+
+class ChannelMemory(sctest.Case):
+
+    def test_node_of_the_vcpus(self):
+        """Channels are asked from the node where their pollers are pinned; from none if that is not one node."""
+        domain = config.Domain(name='d', disk='/d', vcpus=2)
+        for nodes, pin, want in ((['0-3', '4-7'], 'auto', 0), (['0-3', '4-7'], '5,6', 1), (['0-3', '4-7'], '3,4', -1),
+                                 (['0-7'], 'auto', -1), (['0-3', '4-7'], 'none', -1)):
+            domain.pin = pin
+            got = vm.channel_memory(domain, FakeHost(self, nodes=nodes))
+            self.assertEqual(got, {'huge': '', 'node': want}, (nodes, pin))
+        self.assertIn('--numa-node 1', ' '.join(broker.command(domain, False, node=1)))
+        self.assertNotIn('--numa-node', ' '.join(broker.command(domain, False)))
 
 
 class HugePages(sctest.Case):

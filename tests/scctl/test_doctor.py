@@ -140,7 +140,7 @@ class Doctor(sctest.Case):
         for node, cpus in enumerate(('0-3', '4-7')):
             self.file(f'host/sys/devices/system/node/node{node}/cpulist', cpus)
         self.found('NUMA', OK, '2 nodes', qemu_numa=lambda _: True)
-        self.found('NUMA', WARN, 'cannot ask for memory', 'libnuma-dev', qemu_numa=lambda _: False)
+        self.found('NUMA', WARN, 'cannot ask for memory', 'with libnuma', qemu_numa=lambda _: False)
 
     def test_one_cpu(self):
         self.facts()

@@ -5,7 +5,7 @@
 #   qemu-patches/build-qemu.sh [--prefix DIR] [--jobs N] [--keep]
 #
 # Takes Debian's source package of QEMU at the version that this machine would install, applies the series, and builds
-# qemu-system-x86_64 with what service domains use (KVM, TCG, vhost-user, vhost-net, seccomp, io_uring), and qemu-img.
+# qemu-system-x86_64 with what service domains use (KVM, TCG, vhost-user, vhost-net, seccomp, io_uring, NUMA), and qemu-img.
 # The last line on stdout is the path of qemu-system-x86_64; everything else goes to stderr.
 #
 #   --prefix DIR   install there; default: .cache/qemu/<key> at the top of the tree, with .cache/qemu/current naming it
@@ -32,7 +32,7 @@ umask 022
 
 # What a fresh Debian 12 needs to build this QEMU, and to run it.
 packages="
-dpkg-dev gcc libc6-dev libfdt-dev libglib2.0-dev libpixman-1-dev libseccomp-dev liburing-dev make meson ninja-build
+dpkg-dev gcc libc6-dev libfdt-dev libglib2.0-dev libnuma-dev libpixman-1-dev libseccomp-dev liburing-dev make meson ninja-build
 patch perl pkg-config python3 xz-utils zlib1g-dev
 ipxe-qemu seabios"
 
@@ -40,7 +40,7 @@ ipxe-qemu seabios"
 features="
 --enable-system --target-list=x86_64-softmmu --enable-kvm --enable-tcg --enable-tools --enable-fdt=system
 --enable-vhost-user --enable-vhost-kernel --enable-vhost-net --enable-seccomp --enable-linux-io-uring
---enable-avx2 --enable-coroutine-pool --enable-malloc-trim --enable-membarrier --enable-pie --enable-stack-protector"
+--enable-numa --enable-avx2 --enable-coroutine-pool --enable-malloc-trim --enable-membarrier --enable-pie --enable-stack-protector"
 
 # Prefix of commands: Meson and its Python are Debian's, whatever else is in the caller's PATH; and no flags from there.
 clean="env -u CC -u CFLAGS -u CPPFLAGS -u LDFLAGS PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C"
@@ -169,6 +169,16 @@ apt_in()
 		-o APT::Sandbox::User=root "$@"
 }
 
+# What QEMU's own checkpatch says of the series goes to $work/checkpatch, which should stay empty; tests/qemu looks at it
+# where it is installed.
+check_patches()
+{
+	cd "$work/fetch/source"
+	sed '/^#/d; /^$/d' "$here/series" | while read -r name; do
+		$clean perl scripts/checkpatch.pl --strict -q "$here/$name" 2>&1 || :
+	done >"$work/checkpatch"
+}
+
 # Leaves the patched source in $work/source.
 get_source()
 {
@@ -182,6 +192,7 @@ get_source()
 	(cd "$work/fetch" && run "$work/source.log" apt_in "$work/fetch/apt" source --download-only "qemu=$version") ||
 		die "the source of QEMU $version cannot be had from this machine's package sources; try apt-get update"
 	run "$work/unpack.log" dpkg-source --no-check -x "$work"/fetch/qemu_*.dsc "$work/fetch/source"
+	(check_patches)
 	say "applying the series"
 	while read -r name; do
 		case $name in '' | '#'*) continue ;; esac
@@ -257,6 +268,7 @@ install_files()
 	cp "$work"/rom/*.bin "$new/share/qemu/"
 	"$new/bin/qemu-system-x86_64" -device vhost-user-sc-pci,help >/dev/null ||
 		die "the new QEMU does not know vhost-user-sc-pci"
+	cp "$work/checkpatch" "$new/share/qemu/vhost-sc-checkpatch"
 	echo "$key" >"$new/share/qemu/vhost-sc-key"
 	rm -rf "$prefix.old"
 	[ ! -e "$prefix" ] || mv "$prefix" "$prefix.old"

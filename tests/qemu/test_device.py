@@ -14,6 +14,7 @@ import os
 import re
 import select
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -91,6 +92,25 @@ class Case(unittest.TestCase):
         if not select.select([fd], [], [], timeout)[0]:
             return 0
         return int.from_bytes(os.read(fd, 8), "little")
+
+
+class Build(unittest.TestCase):
+    """What qemu-patches/build-qemu.sh left beside the program."""
+
+    def installed(self, name):
+        with open(os.path.join(os.path.dirname(os.path.dirname(QEMU)), "share/qemu", name), encoding="utf-8") as f:
+            return f.read()
+
+    def test_patches_are_clean(self):
+        """QEMU's own checkpatch has nothing to say of the series."""
+        self.assertEqual(self.installed("vhost-sc-checkpatch"), "")
+
+    def test_numa(self):
+        """Guest memory can be asked from a NUMA node."""
+        done = subprocess.run([QEMU, "-machine", "none", "-nodefaults", "-display", "none", "-monitor", "stdio", "-object",
+                               "memory-backend-memfd,id=m,size=2M,host-nodes=0,policy=preferred"], input="quit\n", capture_output=True,
+                              text=True, timeout=30, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
 
 
 class Layout(Case):

@@ -194,6 +194,10 @@ def stop(name):
     return True
 
 
+class AgentRefused(Refusal):
+    """The domain's agent does not go with its broker. The text says in what."""
+
+
 def ready(status):
     """True if the broker's status says that the agent serves."""
     return status.get('state') == 'ready'
@@ -203,11 +207,15 @@ def wait_ready(name, seconds, gone=None):
     """Waits until the agent has reported. True if it did within `seconds`.
 
     gone: called now and then; what it returns, if not '', is why waiting is in vain (the VM ended), and is refused.
+    AgentRefused if the broker refused the agent, as it will at the next boot.
     """
     deadline = time.monotonic() + seconds
     while True:
-        if ready(ask(name, 'status')):
+        report = ask(name, 'status')
+        if ready(report):
             return True
+        if report.get('refused'):
+            raise AgentRefused(f'domain {name}: {report.get("why")}')
         why = gone() if gone else ''
         if why:
             raise Refusal(why)

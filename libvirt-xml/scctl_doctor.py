@@ -268,7 +268,10 @@ def _not_serving(domain):
     if not vm.runners(domain):
         return ''
     try:
-        return '' if broker.ready(broker.ask(domain.name, 'status')) else vm.silent(domain, 0).replace(' within 0 s', ' yet')
+        report = broker.ask(domain.name, 'status')
+        if report.get('refused'):
+            return report.get('why', '')
+        return '' if broker.ready(report) else vm.silent(domain, 0).replace(' within 0 s', ' yet')
     except Refusal as err:
         return str(err)
 

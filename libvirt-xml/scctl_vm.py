@@ -520,7 +520,12 @@ def start_vm(vm, choice, seconds):
         return
     limit = seconds or domain.ready_seconds or READY_SECONDS[choice.accel]
     began = time.monotonic()
-    if broker.wait_ready(domain.name, limit, vm.gone):
+    try:
+        served = broker.wait_ready(domain.name, limit, vm.gone)
+    except broker.AgentRefused as err:
+        raise Refusal(f'{err}; scctl define {domain.name}, once more, makes its guest image and device anew (the VM is left running: '
+                      f'scctl stop {domain.name})') from err
+    if served:
         say(f'domain {domain.name}: the agent serves after {time.monotonic() - began:.1f} s')
         return
     silent = kvm_accel.silent_guest(choice, limit)

@@ -286,7 +286,7 @@ static void on_request(struct client *c, const struct sc_attach_req *m)
 		return;
 	if (b->restart)
 		wait_until(c, loop_now() + RESTART_MS + SESSION_ATTACH_MS);
-	else if (b->dom.state == DOM_STARTING && wait)
+	else if (b->dom.state == DOM_STARTING && !b->dom.refused && wait)
 		wait_until(c, c->wait_end);
 	else if (b->dom.state != DOM_READY)
 		refuse_for_state(c);
@@ -311,7 +311,7 @@ void client_serve_waiting(struct broker *b)
 	/* A new look is taken after each step: what one client gets may end another one. */
 	for (struct client *c = b->clients.head; c; c = next) {
 		next = c->next;
-		if (c->state != CLIENT_WAITING || b->dom.state == DOM_STARTING)
+		if (c->state != CLIENT_WAITING || (b->dom.state == DOM_STARTING && !b->dom.refused))
 			continue;
 		if (b->dom.state != DOM_READY) {
 			refuse_for_state(c);

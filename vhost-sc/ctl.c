@@ -137,6 +137,7 @@ void ctl_status(struct broker *b, struct json *j)
 	json_bool(j, "loopback", b->cfg->loopback);
 	json_string(j, "state", domain_state_name(d->state));
 	json_string(j, "why", d->why);
+	json_bool(j, "refused", d->refused);
 	json_bool(j, "quiesced", d->quiesced);
 	json_u64(j, "incarnation", d->incarnation);
 	json_u64(j, "incarnations", d->last_incarnation);

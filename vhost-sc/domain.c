@@ -101,6 +101,7 @@ void domain_peer(struct broker *b, bool there)
 	if (d->peer == there)
 		return;
 	d->peer = there;
+	d->refused = false;
 	if (there) {
 		d->peer_since = loop_now();
 		d->state = DOM_STARTING;
@@ -138,7 +139,8 @@ void domain_link(struct broker *b, bool up)
 	if (!up) {
 		d->peer_since = loop_now(); /* the boot that follows is timed from here */
 		d->state = DOM_STARTING;
-		set_why(d, "the guest is starting anew");
+		if (!d->refused)
+			set_why(d, "the guest is starting anew");
 		session_memory_gone(b);
 		end_incarnation(b);
 		return;
@@ -149,8 +151,10 @@ void domain_link(struct broker *b, bool up)
 	session_fill_pool(b);
 }
 
-static void refuse(struct broker *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void refuse(struct broker *b, const char *fmt, ...)
+static void refuse(struct broker *b, bool again, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* again: the guest's next boot will bring the same agent, so that nobody needs to wait for it. */
+static void refuse(struct broker *b, bool again, const char *fmt, ...)
 {
 	struct sc_msg_log m = {
 	    .h = {.type = SC_MSG_REFUSE, .len = sizeof(m)},
@@ -164,13 +168,22 @@ static void refuse(struct broker *b, const char *fmt, ...)
 	log_error("agent refused: %s", m.text);
 	set_why(&b->dom, "its agent was refused: %.120s", m.text);
 	send_now(b, &m.h, NULL, 0);
+	b->dom.refused = again;
+	if (again)
+		client_serve_waiting(b);
+}
+
+static void refuse_version(struct broker *b, uint32_t abi)
+{
+	refuse(b, true, "agent speaks version %u, broker %u: use parts of the same release", abi,
+	       SC_ABI_VERSION);
 }
 
 void domain_stranger(struct broker *b)
 {
 	if (!b->dom.incarnation)
 		refuse(
-		    b,
+		    b, false,
 		    "the broker of domain %s was replaced and does not know this agent: start anew",
 		    b->cfg->name);
 }
@@ -193,6 +206,7 @@ static void start_agent(struct broker *b)
 	d->incarnation = ++d->last_incarnation;
 	d->state = DOM_READY;
 	d->ready_since = loop_now();
+	d->refused = false;
 	d->why[0] = '\0';
 	m.incarnation = d->incarnation;
 	send_now(b, &m.h, &d->state_fd, 1);
@@ -216,16 +230,17 @@ static void on_hello(struct broker *b, const struct sc_msg_hello *m)
 	struct domain *d = &b->dom;
 
 	d->state = DOM_STARTING;
+	d->refused = false;
 	set_why(d, "its agent is starting");
 	end_incarnation(b);
 	if (m->abi != SC_ABI_VERSION) {
-		refuse(b, "agent speaks version %u, broker %u: use parts of the same release",
-		       m->abi, SC_ABI_VERSION);
+		refuse_version(b, m->abi);
 	} else if (m->role != b->cfg->role) {
-		refuse(b, "agent has role %u, domain %s has %u: check the guest's command line",
+		refuse(b, true,
+		       "agent has role %u, domain %s has %u: check the guest's command line",
 		       m->role, b->cfg->name, b->cfg->role);
 	} else if (m->num_channels != b->cfg->channels || m->slot_size != b->cfg->slot_size) {
-		refuse(b,
+		refuse(b, true,
 		       "the device has %u channels in slots of %" PRIu64 " bytes, the broker %u in "
 		       "%" PRIu64 ": give both the same num-channels and window-size",
 		       m->num_channels, m->slot_size, b->cfg->channels, b->cfg->slot_size);
@@ -332,6 +347,14 @@ void domain_message(struct broker *b, const union agent_msg *msg, size_t len)
 	const struct sc_msg_hdr *h = &msg->h;
 	char why[96];
 
+	/* Another version's HELLO may be of another length. */
+	if (len >= offsetof(struct sc_msg_hello, role) && h->len == len &&
+	    h->type == SC_MSG_HELLO && msg->hello.abi != SC_ABI_VERSION) {
+		b->dom.state = DOM_STARTING;
+		end_incarnation(b);
+		refuse_version(b, msg->hello.abi);
+		return;
+	}
 	if (len < sizeof(*h) || h->len != len || !length_ok(h->type, len)) {
 		snprintf(why, sizeof(why), "malformed message: type %u, %zu bytes",
 			 len < sizeof(*h) ? 0u : h->type, len);

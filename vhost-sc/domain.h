@@ -45,6 +45,8 @@ struct domain {
 	bool greeted;  /* HELLO was accepted; START waits for the state region to be mapped */
 	bool quiesced; /* QUIESCED was received */
 	char why[160]; /* why there is no service, for people; "" if there is */
+	bool
+	    refused; /* why says why the last agent was refused: so will the next be, as long as the VM is this one */
 
 	uint32_t incarnation; /* that serves; 0: none */
 	uint32_t last_incarnation;

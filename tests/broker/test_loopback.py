@@ -664,11 +664,39 @@ class Malformed(Case):
             a.hello(**fields)
             msg = a.expect(peers.REFUSE)
             self.assertIn(text, msg[3])
+            # Nobody waits for such an agent, and everybody is told.
+            self.assertTrue(self.broker.status()["refused"])
+            rep = self.client().attach(wait_ms=20000)
+            self.assertEqual(rep["status"], peers.STARTING)
+            self.assertIn(text.decode(), rep["text"])
             # It is not heard after that.
             a.send(peers.SYNC)
             with self.assertRaises(TimeoutError):
                 a.recv(0.1)
             self.assertEqual(self.broker.status()["state"], "starting")
+            a.close()
+            self.broker.wait_status(state="down", refused=False)
+
+    def test_refusal_ends_waits(self):
+        """Who waits for a domain that is starting hears at once that its agent was refused; the next agent serves again."""
+        a = Agent(self.broker, hello=False)
+        self.broker.wait_status(state="starting")
+        c = self.client()
+        c.request(wait_ms=30000)
+        a.hello(abi=2)
+        a.expect(peers.REFUSE)
+        self.assertIn("agent speaks version 2", c.reply(5)["text"])
+        a.close()
+        self.broker.wait_status(state="down")
+        self.pair(self.agent())
+
+    def test_hello_of_another_version(self):
+        """Its HELLO may be longer or shorter than ours."""
+        whole = peers.MSG_HELLO.pack(9, 1, 0, 8, 1, 1 << 20, b"", b"", b"")
+        for body in (whole + bytes(64), whole[:100], struct.pack("<I", 9)):
+            a = Agent(self.broker, hello=False)
+            a.send(peers.HELLO, body)
+            self.assertIn(b"agent speaks version 9, broker 1", a.expect(peers.REFUSE)[3])
             a.close()
             self.broker.wait_status(state="down")
 

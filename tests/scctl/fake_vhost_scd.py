@@ -47,6 +47,8 @@ def serve(listener, opt, state):
                               errors={'open': 2}, channels=[{'slot': 1, 'uid': 0, 'pid': 42, 'comm': 'dd'}],
                               channels_used=1, limits={'channels': 127, 'slot_size': 16 << 20},
                               agent={'version': '0', 'kernel': '6.1'}, pollers={'count': 1, 'cpu_ns': 5})
+                if state == 'refused':
+                    answer.update(state='starting', refused=True, why='its agent was refused: it speaks version 9')
             elif order.get('cmd') == 'restart':
                 pass
             elif order.get('cmd') == 'set-info':

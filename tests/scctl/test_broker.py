@@ -253,6 +253,12 @@ class Loopback(sctest.Case):
             self.refused(1, 'the agent did not report within 1 s', 'start', 'lo', '--loopback', '--root', self.dir,
                          '--wait', '1')
 
+    def test_agent_that_is_refused(self):
+        """An agent of another version: told at once, not after the time is over."""
+        with mock.patch.dict(os.environ, FAKE_SCD='refused'):
+            self.refused(1, 'domain lo: its agent was refused: it speaks version 9', 'start', 'lo', '--loopback', '--root', self.dir,
+                         '--wait', '600')
+
     def test_kind_is_not_mixed_up(self):
         self.scctl('start', 'lo', '--loopback', '--root', self.dir)
         with self.assertRefusal('runs as a loopback domain: scctl stop lo first'):
@@ -308,6 +314,15 @@ class Fallback(sctest.Case):
         self.assertIn('does not start under KVM: QEMU ended at once', fake.said)
         with self.assertRefusal('QEMU ended at once'):
             self.start('kvm', 'tcg', broken='kvm')
+
+    def test_agent_that_is_refused(self):
+        """Another accelerator would not help."""
+        fake = FakeVm(config.Domain(name='d1'))
+        choice = vm.kvm_accel.Choice('kvm', 'auto', vm.kvm_accel.Kvm('works', '', ''), 'KVM', '', False)
+        with mock.patch.object(broker, 'ask', return_value={'state': 'starting', 'refused': True, 'why': 'its agent was refused: version 9'}), \
+                mock.patch.object(vm, 'say'), self.assertRefusal('refused: version 9; scctl define d1, once more, makes its guest image'):
+            vm.start_vm(fake, choice, 600)
+        self.assertEqual(fake.accels, ['kvm'])
 
     def test_works_under_kvm(self):
         self.assertEqual(self.start('auto', 'kvm').accels, ['kvm'])

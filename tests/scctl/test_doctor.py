@@ -117,6 +117,9 @@ class Doctor(sctest.Case):
         with mock.patch.object(vm, 'runners', return_value=[fake]), \
                 mock.patch.object(doctor.broker, 'ask', return_value={'state': 'ready'}):
             self.assertNotIn(WARN, [f.level for f in doctor.examine(self.facts())])
+        with mock.patch.object(vm, 'runners', return_value=[fake]), \
+                mock.patch.object(doctor.broker, 'ask', return_value={'state': 'starting', 'refused': True, 'why': 'its agent was refused: 9'}):
+            self.found('domain d1', WARN, '^its agent was refused: 9$', 'scctl logs d1')
 
     def test_kvm_went_away(self):
         self.defined()

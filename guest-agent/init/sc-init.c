@@ -10,22 +10,35 @@
  *
  * What it does, in order:
  *
- *   set_up_kernel_files  /proc /sys /dev /run; console; host name
- *   read_options         sc.* words of the kernel command line (see struct options)
- *   load_modules         /lib/modules/list, in the order given there, those whose condition holds
- *   mount_disk           waits for the disk (a bounded time), mounts it on /export
- *   start_agent          waits for /dev/sc, runs /sbin/sc-agent; its output goes to the console,
- * line by line, each with a prefix, so that the serial log tells who spoke supervise            one
- * loop over: children (signalfd), the agent's output, the ACPI power button (evdev) finish ends all
- * processes, syncs, unmounts, and powers off or reboots
+ *   set_up_kernel_files
+ *	/proc /sys /dev /run; console; host name
+ *   read_options
+ *	sc.* words of the kernel command line (see struct options)
+ *   load_modules
+ *	/lib/modules/list, in the order given there, those whose condition holds
+ *   open_buttons
+ *	the ACPI power button; what is pressed from now on waits for supervise
+ *   mount_disk
+ *	waits for the disk (a bounded time), mounts it on /export
+ *   start_agent
+ *	waits for /dev/sc, runs /sbin/sc-agent; its output goes to the console, line by line, each
+ *	with a prefix, so that the serial log tells who spoke
+ *   supervise
+ *	one loop over children (signalfd), the agent's output, the power button (evdev)
+ *   finish
+ *	ends all processes, syncs, unmounts, and powers off or reboots
  *
  * How a domain ends:
  *
- *   power button, SIGTERM or ctrl-alt-del   the agent gets SIGTERM and STOP_SECONDS to finish its
- * calls, then SIGKILL; power off (ctrl-alt-del: reboot) the agent exits with status 0           it
- * was told to stop by the broker: power off the agent dies in any other way         its reason is
- * logged; sc.on_agent_exit decides sc-init itself cannot go on             the reason is logged;
- * sc.on_agent_exit decides as well
+ *   power button, SIGTERM or ctrl-alt-del
+ *	the agent gets SIGTERM and STOP_SECONDS to finish its calls, then SIGKILL; power off
+ *	(ctrl-alt-del: reboot)
+ *   the agent exits with status 0
+ *	it was told to stop by the broker: power off
+ *   the agent dies in any other way
+ *	its reason is logged; sc.on_agent_exit decides
+ *   sc-init itself cannot go on
+ *	the reason is logged; sc.on_agent_exit decides as well
  *
  * The journal of the exported file system is replayed by mount; there is no fsck in the guest. A
  * file system too damaged to mount is for the operator to repair on the host, and the console says
@@ -951,9 +964,9 @@ int main(void)
 		say("host name '%s': %s", in.opt.name, strerror(errno));
 	set_up_signals(&in);
 	load_modules(&in);
+	open_buttons(&in);
 	start_shell(&in);
 	mount_disk(&in);
 	start_agent(&in);
-	open_buttons(&in);
 	supervise(&in);
 }

@@ -7,6 +7,7 @@ boots, that the files are the guest's, orderly shutdown, sudden death, limits, f
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import os
@@ -163,6 +164,22 @@ class Ends(unittest.TestCase):
         self.assertEqual(p.stdout.count("\n"), 1)
         self.d.start()
         self.assertEqual(self.d.sh("tail -n 1 %s" % self.d.path("dir", "numbers")).stdout, "10000\n")
+
+    def test_shutdown_under_load(self):
+        """virsh shutdown in the middle of calls: whatever a program was told is written is on the disk, without any fsync."""
+        self.d.start()
+        p = spawn(self.d.route, "python3", "-c", "import os,sys\nfd=os.open(sys.argv[1],os.O_CREAT|os.O_WRONLY)\nprint('go',flush=True)\nn=0\n"
+                  "try:\n while 1:\n  n+=os.write(fd,b'%07d\\n'%(n//8))\nexcept OSError as e: print(n,e.errno)", self.d.path("log"))
+        self.assertEqual(p.stdout.readline(), "go\n")
+        time.sleep(1)
+        self.d.shutdown()
+        acknowledged, error = map(int, p.communicate(timeout=60)[0].split())
+        self.assertEqual(error, errno.EIO)
+        self.assertGreater(acknowledged, 1000)
+        run(["e2fsck", "-fn", self.d.disk])
+        text = run(["debugfs", "-R", "cat /log", self.d.disk]).stdout.split("\n", 1)[1]  # after debugfs's own first line
+        self.assertGreaterEqual(len(text), acknowledged)
+        self.assertEqual(text, "".join("%07d\n" % i for i in range(len(text) // 8)))
 
     def test_destroy_under_load(self):
         """virsh destroy in the middle of calls: EIO after the deadline, no hang; what was fsync'd is there after start."""

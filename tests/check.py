@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Run the tests of vhost-sc and count them.
 
-    ./check                 everything
+    ./check                 everything but the kvm stage
+    ./check --full          everything; what CI runs
     ./check --no-vm         what needs no virtual machine (minutes)
-    ./check --kvm           only the kvm stage, which nothing else includes: the whole system on real KVM, in a VM whose
-                            processor's virtualization is emulated (any machine; a few minutes, longer on a busy one)
+    ./check --kvm           only the kvm stage: the whole system on real KVM, in a VM whose processor's virtualization is
+                            emulated (any machine; a few minutes, longer on a busy one)
     ./check STAGE …         only these stages: lint unit asan tsan tools loopback vm kvm
 
 Stages, in order: lint (format, static analysis), unit (meson's tests: unit and loopback suites), asan and tsan (the same,
@@ -318,9 +319,10 @@ def main():
     p = argparse.ArgumentParser(prog="check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--no-vm", action="store_true", help="leave out the vm stage")
     p.add_argument("--kvm", action="store_true", help="only the kvm stage")
+    p.add_argument("--full", action="store_true", help="all stages, the kvm stage too")
     p.add_argument("--seed", type=int, default=int(time.time()) % 1000000, help="seed of the random tests (default: the time)")
     p.add_argument("--list", action="store_true", help="list the stages")
-    p.add_argument("stages", nargs="*", metavar="STAGE", help="stages to run (default: all)")
+    p.add_argument("stages", nargs="*", metavar="STAGE", help="stages to run (default: all but kvm)")
     args = p.parse_args()
     if args.list:
         print("\n".join(STAGES))
@@ -330,7 +332,7 @@ def main():
         p.error("no stage called %s; stages are %s" % (unknown[0], ", ".join(STAGES)))
     count = Count()
     print("check: seed %d, logs in %s" % (args.seed, os.path.relpath(LOGS, TOP)), flush=True)
-    usual = [s for s in STAGES if s != "kvm" and (s != "vm" or not args.no_vm)]
+    usual = [s for s in STAGES if (s != "kvm" or args.full) and (s != "vm" or not args.no_vm)]
     for stage in args.stages or (["kvm"] if args.kvm else usual):
         globals()["stage_" + stage](count, args)
     if count.failures:

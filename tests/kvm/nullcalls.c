@@ -4,16 +4,22 @@
  *
  *	nullcalls DOMAIN MARKER spin ROUNDS CALLS     rounds of CALLS calls one after the other
  *	nullcalls DOMAIN MARKER sleep CALLS PAUSE     CALLS calls, each after PAUSE milliseconds
+ *	nullcalls DOMAIN MARKER bell CALLS PAUSE      no calls: the bells that a sleeping call rings, for comparison
  *
- * MARKER is the kernel's trace_marker. In both modes an interval without calls follows each
- *interval with calls and is as long, for comparison: what KVM does then (timer ticks of host and
- *guest) is no call's doing. The marks are "sc calls ROUND", "sc idle ROUND", "sc end ROUND".
- *"spin": calls follow so closely that neither side goes to sleep, and the idle interval is spent
- *spinning, within the time for which the domain's poller spins. "sleep": both sides sleep before
- *each call, and the interval lasts until they sleep again.
+ * MARKER is the kernel's trace_marker. An interval without calls follows each interval with calls and is as long, for
+ * comparison: what KVM does then (timer ticks of host and guest) is no call's doing. The marks are "sc calls ROUND",
+ * "sc idle ROUND", "sc end ROUND".
  *
- * Prints "ROUNDS rounds of CALLS calls, NS ns per call". Used by tests/vm/kvm_inside.py.
+ * "spin": calls follow so closely that neither side goes to sleep, unless something takes its processor away; the idle
+ * interval is spent spinning, within the time for which the domain's poller spins. "sleep": both sides sleep before each
+ * call, and the interval lasts until they sleep again. "bell": the eventfd that wakes the agent is rung, with nothing
+ * for the agent to do.
+ *
+ * Prints "ROUNDS rounds of CALLS calls, NS ns per call". "spin" then prints a line "BEGIN END" for each call, in nanoseconds
+ * of the monotonic clock, which is the trace's: what happened during a call, and whether it was one during which its
+ * caller can have given up spinning, is seen from that. Used by tests/vm/kvm_inside.py.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -79,8 +85,8 @@ static void call(uint32_t value)
 	hsc_cqe_seen(ring, cqe);
 }
 
-/* Returns the nanoseconds that all calls took. */
-static long spin(long rounds, long calls)
+/* Returns the nanoseconds that all calls took. times: room for begin and end of each call. */
+static long spin(long rounds, long calls, long *times)
 {
 	long all = 0;
 
@@ -91,8 +97,11 @@ static long spin(long rounds, long calls)
 
 		mark("calls", r);
 		start = now_ns();
-		for (long i = 0; i < calls; i++)
+		for (long i = 0; i < calls; i++) {
+			*times++ = now_ns();
 			call((uint32_t)i);
+			*times++ = now_ns();
+		}
 		took = now_ns() - start;
 		mark("idle", r);
 		start = now_ns();
@@ -104,7 +113,29 @@ static long spin(long rounds, long calls)
 	return all;
 }
 
-static long sleeping(long calls, long ms)
+/* Rings whatever this process could ring: of its two eventfds one wakes the agent, the other nobody but itself. */
+static void bell(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int rung = 0;
+	struct dirent *e;
+
+	if (!d)
+		fail("/proc/self/fd", -errno);
+	while ((e = readdir(d))) {
+		char what[32] = "";
+		uint64_t one = 1;
+
+		if (readlinkat(dirfd(d), e->d_name, what, sizeof(what) - 1) > 0 &&
+		    !strcmp(what, "anon_inode:[eventfd]"))
+			rung += write(atoi(e->d_name), &one, sizeof(one)) == sizeof(one);
+	}
+	closedir(d);
+	if (rung != 2)
+		fail("another number of eventfds than 2", -EPROTO);
+}
+
+static long sleeping(long calls, long ms, int with_call)
 {
 	long all = 0;
 
@@ -114,7 +145,10 @@ static long sleeping(long calls, long ms)
 		pause_ms(ms);
 		mark("calls", i);
 		start = now_ns();
-		call((uint32_t)i);
+		if (with_call)
+			call((uint32_t)i);
+		else
+			bell();
 		all += now_ns() - start;
 		pause_ms(ms);
 		span = (now_ns() - start) / 1000000;
@@ -127,12 +161,13 @@ static long sleeping(long calls, long ms)
 
 int main(int argc, char **argv)
 {
-	long first, second, took;
+	long first, second, took, *times = NULL;
 	int err;
 
 	if (argc != 6) {
-		fprintf(stderr,
-			"usage: nullcalls DOMAIN MARKER spin ROUNDS CALLS | sleep CALLS PAUSE\n");
+		fprintf(
+		    stderr,
+		    "usage: nullcalls DOMAIN MARKER spin ROUNDS CALLS | sleep|bell CALLS PAUSE\n");
 		return 2;
 	}
 	first = strtol(argv[4], NULL, 10);
@@ -146,13 +181,22 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	if (!strcmp(argv[3], "spin")) {
-		took = spin(first, second);
+		times = calloc((size_t)(first * second * 2), sizeof(*times));
+		if (!times)
+			fail("calloc", -ENOMEM);
+		memset(times, 1,
+		       (size_t)(first * second * 2) *
+			   sizeof(*times)); /* no page fault between calls */
+		took = spin(first, second, times);
 	} else {
-		took = sleeping(first, second);
+		took = sleeping(first, second, !strcmp(argv[3], "sleep"));
 		second = 1;
 	}
 	printf("%ld rounds of %ld calls, %ld ns per call\n", first, second,
 	       took / (first * second));
+	for (long i = 0; times && i < first * second; i++)
+		printf("%ld %ld\n", times[2 * i], times[2 * i + 1]);
+	free(times);
 	hsc_queue_exit(ring);
 	return 0;
 }

@@ -39,12 +39,31 @@ def table(title, facts):
         title, "".join("| %s | %s |\n" % (k, v) for k, v in sorted(facts.items()) if not isinstance(v, dict)))
 
 
-def comparison(title, facts):
-    """A table of intervals with calls beside those without."""
-    with_calls, without = facts["during calls"], facts["without calls"]
-    rows = "".join("| %s | %d | %d |\n" % (k, with_calls.get(k, 0), without.get(k, 0)) for k in sorted(set(with_calls) | set(without)))
-    return "\n%s: %s\n\n| what KVM did | during the %d calls | in as long a time without |\n| --- | --- | --- |\n%s" % (
-        title, facts["said"], facts["calls"], rows or "| nothing | 0 | 0 |\n")
+def columns(heads, tallies):
+    """A table of what KVM did in several kinds of intervals."""
+    rows = "".join("| %s |%s\n" % (what, "".join(" %d |" % t.get(what, 0) for t in tallies)) for what in sorted(set().union(*tallies)))
+    return "\n| what KVM did | %s |\n|%s\n%s" % (" | ".join(heads), " --- |" * (len(heads) + 1), rows or "| nothing |%s\n" % (" 0 |" * len(heads)))
+
+
+def spinning(facts):
+    """Calls one after the other."""
+    others = facts["calls"] - facts["spun"]
+    return ("\nNull calls one after the other: %d calls, %d ns each (median). For %d of them caller and poller spun; the other %d took longer than "
+            "a caller spins, or followed one that did.\n" % (facts["calls"], facts["ns per call"], facts["spun"], others)
+            + columns(["%d calls for which both spun (%d ms)" % (facts["spun"], facts["ms spun"]),
+                       "the other %d (%d ms)" % (others, facts["ms other"]), "as long a time as all, without calls"],
+                      [facts["during spun"], facts["during others"], facts["without"]]))
+
+
+def sleeping(call, bell):
+    """Calls with pauses, and bells without calls."""
+    text = ("\nNull calls with pauses in which both sides fall asleep, and bells that bring no call (of %d each, those with exactly one bell each "
+            "way, or one bell in):\n" % call["all calls"])
+    text += columns(["%d calls" % call["calls"], "without calls", "%d bells" % bell["calls"], "without bells"],
+                    [t[k] for t in (call, bell) for k in ("during calls", "without calls")])
+    for what, t in (("calls", call), ("bells", bell)):
+        text += "\nIn all %d %s: %s.\n" % (t["all calls"], what, ", ".join("%s %d" % item for item in sorted(t["during all rounds"].items())))
+    return text
 
 
 def text_of(found, seconds):
@@ -54,15 +73,10 @@ def text_of(found, seconds):
                        ("memory slots", "Attach and detach while calls run"), ("huge pages", "Huge pages, pins"), ("restart", "`virsh destroy`, `virsh start` until it serves")):
         if key in found:
             parts.append(table(title, found[key]))
-    for key, title in (("spinning", "Spinning calls (rounds in which nobody slept)"), ("sleeping", "Sleeping calls (in which both sides slept)")):
-        if key in found:
-            parts.append(comparison(title, found[key]))
-    for key, why in (("spinning", "Rounds with a doorbell are left out above: a tick of the host, or the machine below, took a CPU away for longer "
-                      "than the caller spins, so that a side slept."),
-                     ("sleeping", "Left out above are calls during which a side was still awake, or the guest's disk rang as well.")):
-        if key in found:
-            parts.append("\n%s In all %d calls: %s.\n" % (why, found[key]["all calls"], ", ".join(
-                "%s %d" % item for item in sorted(found[key]["during all rounds"].items())) or "nothing"))
+    if "spinning" in found:
+        parts.append(spinning(found["spinning"]))
+    if "sleep" in found and "bell" in found:
+        parts.append(sleeping(found["sleep"], found["bell"]))
     if "totals" in found:
         parts.append(table("KVM's totals (debugfs, not zero)", found["totals"]))
     return "".join(parts)

@@ -106,8 +106,9 @@ class Build(unittest.TestCase):
         self.assertEqual(self.installed("vhost-sc-checkpatch"), "")
 
     def test_numa(self):
-        """Guest memory can be asked from a NUMA node."""
-        done = subprocess.run([QEMU, "-machine", "none", "-nodefaults", "-display", "none", "-monitor", "stdio", "-object",
+        """Guest memory can be asked from a NUMA node, with the sandbox that kvm/start.py asks for."""
+        done = subprocess.run([QEMU, "-machine", "none", "-nodefaults", "-display", "none", "-monitor", "stdio", "-sandbox",
+                               "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-object",
                                "memory-backend-memfd,id=m,size=2M,host-nodes=0,policy=preferred"], input="quit\n", capture_output=True,
                               text=True, timeout=30, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -229,6 +229,23 @@ static void __attribute__((noreturn)) explain_unreachable(const char *name, int 
 	fail(EXIT_OURS, "domain '%s': cannot reach its broker at %s: %s", name, dir, strerror(err));
 }
 
+/* The broker's words, which name the domain as we do; of one that is down it does not say who starts it. */
+static void __attribute__((noreturn))
+explain_refusal(const char *name, const struct sc_attach_rep *rep)
+{
+	const char *text = rep->text[0] ? rep->text : "refused, without a reason";
+	char *start = format("domain %s is ", name), *said;
+
+	if (strncmp(text, start, strlen(start)) == 0)
+		said = format("domain '%s' is %s", name, text + strlen(start));
+	else
+		said = format("domain '%s': %s", name, text);
+	if (rep->status == SC_ATTACH_DOWN)
+		fail(EXIT_OURS, "%s; start it with 'virsh start %s' or 'scctl start %s'", said,
+		     name, name);
+	fail(EXIT_OURS, "%s", said);
+}
+
 static int connect_broker(const char *name, long until)
 {
 	struct timespec pause = {.tv_nsec = 50000000};
@@ -300,8 +317,7 @@ static void check_domain(const char *name, const struct options *o)
 		     name);
 	rep.text[sizeof(rep.text) - 1] = '\0';
 	if (rep.status != SC_ATTACH_OK)
-		fail(EXIT_OURS, "domain '%s': %s", name,
-		     rep.text[0] ? rep.text : "refused, without a reason");
+		explain_refusal(name, &rep);
 	if (rep.abi != SC_ABI_VERSION)
 		fail(EXIT_OURS,
 		     "domain '%s': has channel version %u, this scrun %d; install one version of "

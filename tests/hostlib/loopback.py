@@ -164,7 +164,9 @@ class Tests:
             (lambda c, _: c.send(reply(peers.OK, 9, b"")), "channel version 9, this scrun 1"),
             (lambda c, _: c.send(b"hello"), "speaks another protocol"),
             (lambda c, _: None, "speaks another protocol"),
-            (lambda c, _: c.send(reply(peers.STARTING, 1, b"domain e is not ready: booting")), "not ready: booting"),
+            (lambda c, _: c.send(reply(peers.STARTING, 1, b"domain e is not ready: booting")), "domain 'e' is not ready: booting\n"),
+            (lambda c, _: c.send(reply(peers.DOWN, 1, b"domain e is not running: off")),
+             "domain 'e' is not running: off; start it with 'virsh start e' or 'scctl start e'"),
             (lambda c, _: c.send(reply(peers.LIMIT, 1, b"user 1 has 2 channels")), "has 2 channels"),
         ]
         for answer, text in cases:

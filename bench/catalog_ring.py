@@ -68,7 +68,7 @@ def _asleep():
 
 
 def _many():
-    for n in MANY:
+    for n in MANY[:-1]:  # a channel of the usual size has lanes for 55 rings
         yield Workload(
             f'null-threads-{n}', 'ring', f'null calls by {n} threads at once, each with a ring of its own, through hostsc.h',
             'the same without interception: what of the cost of many callers is the rings\' and the poller\'s.',

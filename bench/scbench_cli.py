@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import scbench_lines
+import scbench_net
 import scbench_report
 import scbench_run
 import scbench_workloads as wl
@@ -33,7 +34,7 @@ def _list(args):
     """`scbench list`: every workload, its reason and its base cases; those of a series together."""
     shown = set()
     for group in wl.GROUPS:
-        print(group + (f': {wl.ABSENT[group]}' if group in wl.ABSENT else ''))
+        print(group + (f' (left out: {scbench_net.why_not()})' if group == 'network' and scbench_net.why_not() else ''))
         for w in wl.select(group):
             if w.series and w.series in shown:
                 continue

@@ -197,7 +197,8 @@ def _curves(chosen, value, base_value):
 def _cpu_plot(chosen, series):
     """CPU time of a call, of all parties, over the series."""
     point = lambda entry: {'low': None, 'high': None, 'median': _cpu(entry)}
-    return curve_plot(_curves(chosen, point, point), lambda ns: ns, series.x_title, 'CPU time of a call, all parties, ns (logarithmic)', str)
+    return curve_plot(_curves(chosen, point, point), lambda ns: ns, series.x_title, 'CPU time of a call, all parties, ns (logarithmic)',
+                      wl.size_text if series.x_bytes else str)
 
 
 def _series_plot(chosen, series):

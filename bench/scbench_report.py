@@ -28,6 +28,7 @@ class Raw:
     def _take(self, entry):
         if 'sides' in entry:
             self.rounds.setdefault(entry['w'], []).append(entry)
+            self.skipped.pop(entry['w'], None)  # it failed, and was tried again
         elif 'others' in entry:
             self.others[entry['w']] = max(self.others.get(entry['w'], 0.0), entry['others'])
         elif 'bells' in entry:

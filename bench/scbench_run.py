@@ -21,6 +21,7 @@ import time
 import scbench_domain as domains
 import scbench_failover as failover
 import scbench_machine as machine
+import scbench_net as net
 import scbench_share as share
 import scbench_workloads as wl
 from scbench_common import Refusal, find, read_text, say, write_json
@@ -84,13 +85,14 @@ class Run:
         self.out = os.path.abspath(args.out)
         self.workloads = wl.select(args.what)
         self.helpers = {}
-        self.domain, self.peer = None, None
+        self.domain, self.peer, self.net = None, None, None
         self.missing = {}  # helper: why there is none
         self.programs = machine.fingerprint()
         self.counts = {}
         self.app_seconds = 0.0
         self.pinned = False
         self.failover_ms = 0
+        self.failed = []
         self.cpus = sorted(os.sched_getaffinity(0))
         if len(self.cpus) < 2:
             raise Refusal('two CPUs are needed, one for the application and one for the domain')
@@ -172,6 +174,8 @@ class Run:
 
     def _pids_of(self, kind):
         """Whose CPU time is that of agent and broker: for the driver domain, its VM and the FUSE program."""
+        if kind.where == 'net':
+            return self.net.agent_pid, self.net.broker_pid
         if kind.where == 'sshfs':
             return self.peer.pid, self.peer.sshfs.pid
         return self.domain.agent_pid, self.domain.broker_pid
@@ -193,7 +197,8 @@ class Run:
                 argv += ['--cpu', str(self.cpu)]
         if kind.program == 'scbench-ring':
             argv.append(self.domain.name)
-        helper = Helper((self.domain.scrun_words(self.places.mount) if scrun else []) + argv, self.domain.env)
+        before = self.domain.scrun_words(self.places.mount) if scrun else self.net.words(name) if kind.where == 'net' else []
+        helper = Helper(before + argv, self.domain.env)
         if scrun:
             # Attached before it is pinned: the library asks then how many CPUs there are, and spins only if two.
             helper.ask('stat', 1, [self.places.remote])
@@ -255,6 +260,8 @@ class Run:
     def _fill(self, side, args):
         p = self.places
         values = {'d': p.of(side), 'api': p.api, 'local': p.local, 'seed': str(self.args.seed)}
+        if self.net and side.helper in self.net.host:
+            values.update(host=self.net.host[side.helper], port=str(self.net.port))
         words = []
         for a in args:
             words += self.domain.scrun_words(p.mount) if a == '{scrun}' else [a.format(**values)]
@@ -363,7 +370,9 @@ class Run:
             self._note(w=w.name, bells={k: after[k] - bells[k] for k in bells})
 
     def _peer_pids(self):
-        return [self.peer.pid, self.peer.sshfs.pid] if self.peer else []
+        """Other processes that work for this run."""
+        pids = [self.peer.pid, self.peer.sshfs.pid] if self.peer else []
+        return pids + ([self.net.agent_pid, self.net.broker_pid] if self.net else [])
 
     def _workload(self, w, first, progress):
         if w.pinned != self.pinned:
@@ -394,31 +403,56 @@ class Run:
             return 'the domain is killed in it, so it must be one that scbench starts: --domain loopback or vm'
         return ''
 
+    def _start_net(self):
+        """The network domain and the server; with the first workload that needs them."""
+        run_dir = self.domain.env.get('VHOST_SC_RUNDIR') or '/run/vhost-sc'
+        self.net = net.Net(run_dir, self.domain.env)
+        if self.args.nice:
+            self.net.nice(self.args.nice)
+
+    def _end_net(self):
+        if self.net:
+            self._close_helpers()
+            self.net.close()
+            self.net = None
+
     def _group(self, group, todo, done, progress):
         for w in todo:
             if w.group == group:
-                self._workload(w, done.get(w.name, 0), progress)
+                self._try(w, done.get(w.name, 0), progress)
         self._close_helpers()
+        self._end_net()
+
+    def _try(self, w, first, progress):
+        """Measures a workload. One that fails is left out and makes the run fail, but only at its end: the others are not lost."""
+        try:
+            if w.group == 'network' and not self.net:
+                self._start_net()
+            self._workload(w, first, progress)
+        except Refusal as err:
+            self.failed.append(w.name)
+            self._skip(w.name, f'it failed: {err}')
+            self._close_helpers()
 
     def _todo(self, done):
         """What is left to measure; says what cannot be."""
         todo = []
+        no_net = net.why_not(self.domain.loopback) if any(w.group == 'network' for w in self.workloads) else ''
+        if no_net:
+            self._skip('group network', no_net)
         for w in self.workloads:
             why = self._why_missing(w)
+            if w.group == 'network' and no_net:
+                continue
             if why:
                 self._skip(w.name, why)
             elif done.get(w.name, 0) < self.args.repeat:
                 todo.append(w)
-        for group in self._absent():
-            self._skip(f'group {group}', wl.ABSENT[group])
         return todo
 
-    def _absent(self):
-        return [g for g in wl.ABSENT if self.args.what in (g, 'all')]
-
     def run(self):
-        if not self.workloads:
-            raise Refusal('; '.join(f'nothing to measure in group {g}: {wl.ABSENT[g]}' for g in self._absent()))
+        if self.args.what == 'network' and net.why_not():
+            raise Refusal(f'nothing to measure: {net.why_not()}')
         os.makedirs(self.out, exist_ok=True)
         self._check_same()
         done = self._load_done()
@@ -435,6 +469,8 @@ class Run:
             progress = Progress(sum(self.args.repeat - done.get(w.name, 0) for w in todo))
             for group in wl.GROUPS:
                 self._group(group, todo, done, progress)
+        if self.failed:
+            raise Refusal(f'failed, and left out: {", ".join(self.failed)}; the same command tries them again')
 
     def _renice(self):
         try:
@@ -445,6 +481,7 @@ class Run:
 
     def _finish(self):
         self._close_helpers()
+        self._end_net()
         if self.peer:
             self.peer.close()
         if self.domain:

@@ -13,9 +13,6 @@ KIB, MIB = 1024, 1024 * 1024
 
 GROUPS = ('ring', 'storage', 'network', 'process', 'failover')
 
-# Groups that this build has nothing to measure for, with the reason; they are left out, and say so.
-ABSENT = {'network': 'this build has no network domain: no workload of it can be run, and no figure is shown'}
-
 DATA_BYTES = 32 * MIB
 
 
@@ -24,7 +21,7 @@ class Kind:
     """A helper process: a program, where it runs, and whether it is moved to the application's CPU.
 
     where: 'host'; 'scrun' (on the host, under scrun); 'sshfs' (on the host, on files of the driver domain); 'guest' (inside the
-    driver domain's VM); 'ping' (on the host and inside that VM); 'fio' (no process of ours: the program is started for each sample and tells its own figures).
+    driver domain's VM); 'ping' (on the host and inside that VM); 'net' (with sockets as scbench_net.py says); 'fio' (no process of ours: the program is started for each sample and tells its own figures).
     """
     program: str
     where: str = 'host'
@@ -46,6 +43,9 @@ HELPERS = {
     'guest': Kind('scbench-work', 'guest'),
     'ping': Kind('scbench-work', 'ping', pinned=True),
     'fio': Kind('fio', 'fio'),
+    'net': Kind('scbench-work', 'net'),
+    'netns': Kind('scbench-work', 'net'),
+    'netlocal': Kind('scbench-work', 'net'),
 }
 # Peers that are the same guest without us: a VM of its own, for runs on a VM.
 PEER_VM = ('sshfs', 'guest')
@@ -114,6 +114,10 @@ SERIES = {
     'depth': Series('Cached reads of 4 KiB by number under way', 'requests under way'),
     'ddepth': Series('Reads of 4 KiB with O_DIRECT by number under way', 'requests under way'),
     'fio': Series('fio: random reads of 4 KiB with O_DIRECT by number of jobs', 'jobs'),
+    'netrr': Series('TCP request and answer by size', 'size of request and answer', x_bytes=True),
+    'nettx': Series('TCP stream sent, by size of a call', 'size of a call', 'rate', True),
+    'netrx': Series('TCP stream received, by size of a call', 'size of a call', 'rate', True),
+    'netconns': Series('TCP request and answer by number of connections', 'connections'),
     'read-threads': Series('Cached pread of 4 KiB by number of threads', 'threads that call at once'),
     'read-procs': Series('Cached pread of 4 KiB by number of processes', 'processes that call at once'),
 }
@@ -138,10 +142,11 @@ def same(command, args, title, peers=()):
 def workloads():
     """All of them, in the order in which they are run."""
     import catalog_failover  # they need this module's names
+    import catalog_network
     import catalog_process
     import catalog_ring
     import catalog_storage
-    return [w for part in (catalog_ring, catalog_storage, catalog_process, catalog_failover) for w in part.workloads()]
+    return [w for part in (catalog_ring, catalog_storage, catalog_network, catalog_process, catalog_failover) for w in part.workloads()]
 
 
 def select(what):

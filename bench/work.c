@@ -20,7 +20,8 @@
  *	pong                      after share: answers COUNT pings in that page
  *	ping FILE PFN             COUNT round trips with a `pong` in page PFN of FILE, a machine's memory
  * and those of work_io.c (data), work_many.c (many threads or processes at once), work_pollute.c
- * (what a call does to the caches), work_probe.c (calls through a failure): see there.
+ * (what a call does to the caches), work_probe.c (calls through a failure), work_net.c
+ * (sockets): see there.
  */
 #include "measure.h"
 #include "work.h"
@@ -526,20 +527,40 @@ static int run_thread(uint64_t count, int argc, char **argv)
 }
 
 static const struct measure_command commands[] = {
-    {"floor", run_floor, 0},	 {"eventfd", run_eventfd, 1},
-    {"getppid", run_getppid, 0}, {"lseek", run_lseek, 1},
-    {"read", run_read, 2},	 {"write", run_write, 2},
-    {"fsync", run_fsync, 2},	 {"fill", run_fill, 2},
-    {"io", run_io, 3},		 {"threads", run_threads, 2},
-    {"procs", run_procs, 2},	 {"pollute", run_pollute, 3},
-    {"probe", run_probe, 2},	 {"share", run_share, 0},
-    {"pong", run_pong, 0},	 {"ping", run_ping, 2},
-    {"stat", run_stat, 1},	 {"open", run_open, 1},
-    {"create", run_create, 1},	 {"unlink", run_unlink, 1},
-    {"rename", run_rename, 1},	 {"fork", run_fork, 0},
-    {"exec", run_exec, 0},	 {"sh", run_sh, 0},
-    {"thread", run_thread, 0},	 {"pipe", run_pipe, 0},
-    {"spawn", run_spawn, 1},	 {NULL, NULL, 0},
+    {"floor", run_floor, 0},
+    {"eventfd", run_eventfd, 1},
+    {"getppid", run_getppid, 0},
+    {"lseek", run_lseek, 1},
+    {"read", run_read, 2},
+    {"write", run_write, 2},
+    {"fsync", run_fsync, 2},
+    {"fill", run_fill, 2},
+    {"io", run_io, 3},
+    {"threads", run_threads, 2},
+    {"procs", run_procs, 2},
+    {"pollute", run_pollute, 3},
+    {"probe", run_probe, 2},
+    {"share", run_share, 0},
+    {"netserve", run_netserve, 1},
+    {"netrr", run_netrr, 4},
+    {"netudp", run_netudp, 3},
+    {"nettx", run_nettx, 3},
+    {"netrx", run_netrx, 3},
+    {"netconn", run_netconn, 2},
+    {"pong", run_pong, 0},
+    {"ping", run_ping, 2},
+    {"stat", run_stat, 1},
+    {"open", run_open, 1},
+    {"create", run_create, 1},
+    {"unlink", run_unlink, 1},
+    {"rename", run_rename, 1},
+    {"fork", run_fork, 0},
+    {"exec", run_exec, 0},
+    {"sh", run_sh, 0},
+    {"thread", run_thread, 0},
+    {"pipe", run_pipe, 0},
+    {"spawn", run_spawn, 1},
+    {NULL, NULL, 0},
 };
 
 int main(int argc, char **argv)

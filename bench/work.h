@@ -34,6 +34,18 @@ int call_start(struct call *c, int argc, char **argv);
 int call_once(const struct call *c);
 void call_end(struct call *c);
 
+/* Durations of calls: eight steps to each power of two. Zeroed to begin with; written by one thread. */
+#define LATENCY_STEPS (64 * 8)
+struct latencies {
+	uint32_t steps[LATENCY_STEPS];
+};
+void latency_add(struct latencies *l, int64_t ns);
+/* Extras p50_ns, p99_ns, p999_ns of `n` of them together (upper bounds of their steps). */
+void latency_report(const struct latencies *l, unsigned int n);
+
+/* ---- work_net.c: sockets ---- */
+measure_fn run_netserve, run_netrr, run_netudp, run_nettx, run_netrx, run_netconn;
+
 /* ---- work_pollute.c ---- */
 measure_fn run_pollute;
 

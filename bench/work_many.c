@@ -30,7 +30,6 @@
 
 #define MAX_WORKERS 256
 #define TIMED_MASK  7 /* one call in eight is timed */
-#define STEPS	    (64 * 8)
 
 /* ---- the call ---- */
 
@@ -91,25 +90,7 @@ void call_end(struct call *c)
 	free(c->data);
 }
 
-/* ---- the workers ---- */
-
-/* One worker's part. Written by it alone, read after the second barrier. */
-struct worker {
-	_Alignas(64) struct many *many;
-	uint64_t count;
-	int64_t cpu_ns;
-	int err;
-	uint32_t steps[STEPS];
-};
-
-/* In memory that processes share. */
-struct many {
-	pthread_barrier_t start, end;
-	int argc;
-	char **argv; /* of the call; the same address in a forked process */
-	bool procs;
-	struct worker workers[MAX_WORKERS];
-};
+/* ---- durations ---- */
 
 /* The step of a duration: eight to each power of two. */
 static unsigned int step_of(uint64_t ns)
@@ -130,12 +111,64 @@ static double step_end(unsigned int step)
 	return (double)(((uint64_t)(8 + step % 8 + 1) << (step / 8 - 1)) - 1);
 }
 
+void latency_add(struct latencies *l, int64_t ns)
+{
+	l->steps[step_of((uint64_t)ns)]++;
+}
+
+/* A percentile of all, 0 <= share < 1. */
+static double percentile(const uint64_t *steps, uint64_t total, double share)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int i = 0; i < LATENCY_STEPS; i++) {
+		sum += steps[i];
+		if ((double)sum > share * (double)total)
+			return step_end(i);
+	}
+	return 0;
+}
+
+void latency_report(const struct latencies *l, unsigned int n)
+{
+	uint64_t steps[LATENCY_STEPS] = {0}, total = 0;
+
+	for (unsigned int i = 0; i < n; i++)
+		for (unsigned int j = 0; j < LATENCY_STEPS; j++) {
+			steps[j] += l[i].steps[j];
+			total += l[i].steps[j];
+		}
+	measure_extra("p50_ns", percentile(steps, total, 0.5));
+	measure_extra("p99_ns", percentile(steps, total, 0.99));
+	measure_extra("p999_ns", percentile(steps, total, 0.999));
+}
+
+/* ---- the workers ---- */
+
+/* One worker's part. Written by it alone, read after the second barrier. */
+struct worker {
+	_Alignas(64) struct many *many;
+	uint64_t count;
+	int64_t cpu_ns;
+	int err;
+};
+
+/* In memory that processes share. */
+struct many {
+	pthread_barrier_t start, end;
+	int argc;
+	char **argv; /* of the call; the same address in a forked process */
+	bool procs;
+	struct worker workers[MAX_WORKERS];
+	struct latencies latencies[MAX_WORKERS]; /* each its worker's */
+};
+
 static int timed_call(struct worker *w, const struct call *c)
 {
 	int64_t start = measure_now();
 	int err = call_once(c);
 
-	w->steps[step_of((uint64_t)(measure_now() - start))]++;
+	latency_add(&w->many->latencies[w - w->many->workers], measure_now() - start);
 	return err;
 }
 
@@ -188,33 +221,6 @@ static void end_worker(const struct many *m, pthread_t thread, pid_t pid)
 			;
 }
 
-/* A percentile of all timed calls, 0 <= share < 1. */
-static double percentile(const uint64_t *steps, uint64_t total, double share)
-{
-	uint64_t sum = 0;
-
-	for (unsigned int i = 0; i < STEPS; i++) {
-		sum += steps[i];
-		if ((double)sum > share * (double)total)
-			return step_end(i);
-	}
-	return 0;
-}
-
-static void report(const struct many *m, unsigned int n)
-{
-	uint64_t steps[STEPS] = {0}, total = 0;
-
-	for (unsigned int i = 0; i < n; i++)
-		for (unsigned int j = 0; j < STEPS; j++) {
-			steps[j] += m->workers[i].steps[j];
-			total += m->workers[i].steps[j];
-		}
-	measure_extra("p50_ns", percentile(steps, total, 0.5));
-	measure_extra("p99_ns", percentile(steps, total, 0.99));
-	measure_extra("p999_ns", percentile(steps, total, 0.999));
-}
-
 static int run_workers(struct many *m, unsigned int n)
 {
 	pthread_t threads[MAX_WORKERS] = {0};
@@ -245,7 +251,7 @@ static int run_workers(struct many *m, unsigned int n)
 		if (m->workers[i].err)
 			err = m->workers[i].err;
 	}
-	report(m, n);
+	latency_report(m->latencies, n);
 	return err;
 }
 

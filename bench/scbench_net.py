@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""scbench_net.py - what the network workloads run on: a network domain, and the kernel's stack beside it.
+
+    ours     client under `scrun --network` ── domain's stack ── tap device ──┐
+    kernel   client in a network namespace ──── veth pair ────────────────────┼── host's stack ── server
+    local    client on the host ── loopback interface ────────────────────────┘
+
+The server (work_net.c) and its stack are the same for all; the client's calls and its stack are what differs. A veth pair
+hands packets over within the kernel; a tap device hands each to a program and back, so that the kernel has the better wire.
+Addresses are from 198.18.0.0/15, which is set aside for benchmarks. Needs root.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+from scbench_common import Refusal, find, find_scctl, read_text
+from scbench_helpers import Helper
+
+NAME = 'scbench-net'
+
+
+def why_not(loopback=True):
+    """Why there can be no network domain here; '' if there can."""
+    try:
+        find('sc-agent-net', 'guest-agent/sc-agent-net')
+    except Refusal:
+        return 'this build has no network domain: no workload of it can be run, and no figure is shown'
+    done = subprocess.run([find('scrun', 'hostlib/scrun'), '--help'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if '--network' not in done.stdout:
+        return 'this build has no network domain for programs: scrun knows no --network'
+    if not loopback:
+        return 'network domains are loopback domains so far: --domain loopback'
+    if os.geteuid() != 0 or not shutil.which('ip') or not os.path.exists('/dev/net/tun'):
+        return 'tap devices and network namespaces take root, /dev/net/tun and the package iproute2'
+    return ''
+
+
+def _ip(*words):
+    done = subprocess.run(['ip', *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise Refusal(f'ip {" ".join(words)}: {done.stdout.strip()}')
+
+
+class Net:
+    """The domain, the namespace, the server. run_dir: where domains have their sockets; env: to reach it."""
+
+    def __init__(self, run_dir, env):
+        self.env, self.run_dir = env, run_dir
+        number = os.getpid() % 16384
+        third, fourth = number >> 6, (number & 63) << 2
+        self.tap, self.veth, self.space = f'scn{number}', f'scv{number}', f'scbench{number}'
+        self.host = {'net': f'198.18.{third}.{fourth + 1}', 'netns': f'198.19.{third}.{fourth + 1}', 'netlocal': '127.0.0.1'}
+        self.far = {name: f'198.{n}.{third}.{fourth + 2}' for name, n in (('net', 18), ('netns', 19))}
+        self.server = None
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _scctl(self, *words):
+        return subprocess.run([sys.executable, find_scctl(), *words], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              check=False)
+
+    def _start(self):
+        _ip('tuntap', 'add', self.tap, 'mode', 'tap')
+        _ip('address', 'add', self.host['net'] + '/30', 'dev', self.tap)
+        _ip('link', 'set', self.tap, 'up')
+        done = self._scctl('start', NAME, '--loopback', '--role', 'network', '--tap', self.tap, '--addr', self.far['net'] + '/30',
+                           '--gw', self.host['net'])
+        if done.returncode:
+            raise Refusal(f'network domain: {done.stdout.strip()}')
+        self.agent_pid = int(read_text(os.path.join(self.run_dir, NAME, 'agent.pid'), '0').split()[0])
+        self.broker_pid = int(read_text(os.path.join(self.run_dir, NAME, 'broker.pid'), '0'))
+        _ip('netns', 'add', self.space)
+        _ip('link', 'add', self.veth, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', self.space)
+        _ip('address', 'add', self.host['netns'] + '/30', 'dev', self.veth)
+        _ip('link', 'set', self.veth, 'up')
+        _ip('-n', self.space, 'address', 'add', self.far['netns'] + '/30', 'dev', 'eth0')
+        _ip('-n', self.space, 'link', 'set', 'eth0', 'up')
+        self.server = Helper([find('scbench-work', 'bench/scbench-work')], dict(os.environ))
+        self.port = int(self.server.ask('netserve', 1, ['0.0.0.0'])['extra']['port'])
+
+    def words(self, kind):
+        """What stands before a program whose sockets are to be of this kind."""
+        if kind == 'net':
+            return [find('scrun', 'hostlib/scrun'), '--network', NAME, '--']
+        return ['ip', 'netns', 'exec', self.space] if kind == 'netns' else []
+
+    def nice(self, value):
+        """Gives the agent this nice value."""
+        for tid in os.listdir(f'/proc/{self.agent_pid}/task'):
+            os.setpriority(os.PRIO_PROCESS, int(tid), value)
+
+    def close(self):
+        if self.server:
+            self.server.close()
+        self._scctl('stop', NAME)
+        for words in (('netns', 'delete', self.space), ('link', 'delete', self.veth), ('link', 'delete', self.tap)):
+            subprocess.run(['ip', *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)

@@ -94,8 +94,17 @@ class Report(unittest.TestCase):
         f = self.figure('null')
         self.assertEqual((f['ours']['median'], f['ours']['low'], f['ours']['high'], f['n']), (204.5, 201, 208, 10))
         self.assertAlmostEqual(f['bases']['floor']['ratio']['median'], 1.957, 2)
-        self.assertTrue(f['bases']['floor']['met'])
-        self.assertFalse(f['bases']['getppid']['met'])
+        self.assertEqual(f['bases']['floor']['verdict'], 'met')
+        self.assertEqual(f['bases']['getppid']['verdict'], 'MISSED')
+
+    def test_a_bar_within_the_interval_is_open(self):
+        for low, high, verdict in ((1.5, 1.9, 'met'), (2.1, 3, 'MISSED'), (1.9, 2.1, 'open')):
+            self.assertEqual(report._verdict(2, {'median': 1.95, 'low': low, 'high': high}), verdict)
+        self.assertEqual(report._verdict(2, {'median': 1.95, 'low': None, 'high': None}), 'met')
+
+    def test_best_is_of_the_shortest_samples(self):
+        make(self.dir)
+        self.assertEqual(self.figure('null')['bases']['floor']['best'], 2)
 
     def test_cpu_of_each_party(self):
         make(self.dir)
@@ -103,14 +112,14 @@ class Report(unittest.TestCase):
 
     def test_additive_bar(self):
         make(self.dir)
-        self.assertFalse(self.figure('getppid-local')['bases']['getppid']['met'])
+        self.assertEqual(self.figure('getppid-local')['bases']['getppid']['verdict'], 'MISSED')
         self.assertEqual(report.bar_text('+20'), 'native + 20 ns')
 
     def test_cpu_workload_is_a_share(self):
         make(self.dir)
         f = self.figure('idle')
         self.assertAlmostEqual(f['ours']['median'], 75, 0)
-        self.assertFalse(f['met'])
+        self.assertEqual(f['verdict'], 'MISSED')
         self.assertEqual(f['unit'], '% of one core')
 
     def test_busy_and_few_are_marked(self):

@@ -41,3 +41,10 @@ def workloads():
             f'netconns-{n}', 'network', f'TCP: 64 bytes there and back on each of {n} connections in turn',
             'whether a stack that polls looks at every connection, or only at those that have something.', ours, bases, series='netconns',
             x=n, size=64)
+    for command, together in (('get', 1), ('get', 16), ('set', 1), ('set', 16)):
+        side = lambda kind, title='': Side('redis-' + kind, command, ('10', str(together)), title)
+        yield Workload(
+            f'redis-{command}-{together}', 'network', f'redis: {command} by 10 connections, {together} requests sent together (redis-benchmark\'s figure)',
+            'a server that others wrote, unmodified, whose work is mostly its sockets. Its client is on the host\'s stack.', side('net'),
+            {'native': side('netns', 'kernel stack over veth'), 'local': side('netlocal', 'kernel, loopback interface')},
+            {'native': 1.0} if together > 1 else {}, needs='redis-benchmark', size=3)

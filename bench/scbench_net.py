@@ -10,13 +10,18 @@ hands packets over within the kernel; a tap device hands each to a program and b
 Addresses are from 198.18.0.0/15, which is set aside for benchmarks. Needs root.
 """
 
+import csv
+import io
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 
 from scbench_common import Refusal, find, find_scctl, read_text
-from scbench_helpers import Helper
+from scbench_helpers import ANSWER_SECONDS, Helper
+from scbench_machine import process_clock
 
 NAME = 'scbench-net'
 
@@ -52,7 +57,7 @@ class Net:
         third, fourth = number >> 6, (number & 63) << 2
         self.tap, self.veth, self.space = f'scn{number}', f'scv{number}', f'scbench{number}'
         self.host = {'net': f'198.18.{third}.{fourth + 1}', 'netns': f'198.19.{third}.{fourth + 1}', 'netlocal': '127.0.0.1'}
-        self.far = {name: f'198.{n}.{third}.{fourth + 2}' for name, n in (('net', 18), ('netns', 19))}
+        self.far = {'net': f'198.18.{third}.{fourth + 2}', 'netns': f'198.19.{third}.{fourth + 2}', 'netlocal': '127.0.0.1'}
         self.server = None
         try:
             self._start()
@@ -100,3 +105,58 @@ class Net:
         self._scctl('stop', NAME)
         for words in (('netns', 'delete', self.space), ('link', 'delete', self.veth), ('link', 'delete', self.tap)):
             subprocess.run(['ip', *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+
+class RedisHelper:
+    """A redis server whose sockets are of some kind, and redis-benchmark on the host's stack, started for each request.
+
+    The figures are redis-benchmark's own. The application is the server; the client is in no CPU time, for all kinds alike.
+    """
+
+    PORT = 16379
+
+    def __init__(self, place, kind):
+        self.place, self.host = place, place.far[kind]
+        argv = place.words(kind) + ['redis-server', '--port', str(self.PORT), '--bind', '0.0.0.0', '--save', '', '--appendonly', 'no',
+                                    '--protected-mode', 'no', '--dir', '/tmp', '--logfile', '/dev/null']
+        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=place.env)
+        self.pid = self.process.pid
+        try:
+            self._wait()
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait(self):
+        end = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection((self.host, self.PORT), 2).close()
+                return
+            except OSError as err:
+                if time.monotonic() > end or self.process.poll() is not None:
+                    raise Refusal(f'redis-server does not answer at {self.host}: {err}') from None
+                time.sleep(0.05)
+
+    def ask(self, command, count, args=()):
+        """COUNT requests of a kind ("get", "set"), by args[0] connections, args[1] requests sent together."""
+        pids = (self.pid, self.place.agent_pid, self.place.broker_pid)
+        before = [process_clock(pid) for pid in pids]
+        done = subprocess.run(['redis-benchmark', '-h', self.host, '-p', str(self.PORT), '-t', command, '-n', str(count), '-c', args[0],
+                               '-P', args[1], '--csv'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=ANSWER_SECONDS,
+                              check=False)
+        app, agent, broker = (int((process_clock(pid) - b) * 1e9) for pid, b in zip(pids, before))
+        rows = list(csv.DictReader(io.StringIO(done.stdout)))
+        if done.returncode or not rows or not float(rows[0]['rps']):
+            raise Refusal(f'redis-benchmark: {done.stderr.strip()[-200:] or "no answer"}')
+        extra = {f'p{n}_ns': float(rows[0][f'p{n}_latency_ms']) * 1e6 for n in (50, 99)}
+        return {'ns': int(count / float(rows[0]['rps']) * 1e9), 'ops': count, 'app_ns': app, 'agent_ns': agent, 'broker_ns': broker,
+                'idle_ns': 0, 'extra': extra}
+
+    def close(self):
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

@@ -186,6 +186,8 @@ class Run:
             return GuestHelper(self.peer)
         if kind.where == 'ping':
             return PingHelper(self.peer, Helper([find(kind.program, 'bench/' + kind.program), '--cpu', str(self.cpu)], self.domain.env))
+        if kind.where == 'redis':
+            return net.RedisHelper(self.net, name.partition('-')[2])
         agent, broker = self._pids_of(kind)
         if kind.where == 'fio':
             return FioHelper(agent, broker, self.domain.env)

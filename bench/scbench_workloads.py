@@ -21,7 +21,7 @@ class Kind:
     """A helper process: a program, where it runs, and whether it is moved to the application's CPU.
 
     where: 'host'; 'scrun' (on the host, under scrun); 'sshfs' (on the host, on files of the driver domain); 'guest' (inside the
-    driver domain's VM); 'ping' (on the host and inside that VM); 'net' (with sockets as scbench_net.py says); 'fio' (no process of ours: the program is started for each sample and tells its own figures).
+    driver domain's VM); 'ping' (on the host and inside that VM); 'net' (with sockets as scbench_net.py says); 'redis' (the same of a redis server); 'fio' (no process of ours: the program is started for each sample and tells its own figures).
     """
     program: str
     where: str = 'host'
@@ -46,6 +46,9 @@ HELPERS = {
     'net': Kind('scbench-work', 'net'),
     'netns': Kind('scbench-work', 'net'),
     'netlocal': Kind('scbench-work', 'net'),
+    'redis-net': Kind('redis-server', 'redis'),
+    'redis-netns': Kind('redis-server', 'redis'),
+    'redis-netlocal': Kind('redis-server', 'redis'),
 }
 # Peers that are the same guest without us: a VM of its own, for runs on a VM.
 PEER_VM = ('sshfs', 'guest')

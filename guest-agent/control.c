@@ -246,7 +246,7 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m,
 	if (!start_threads(agent))
 		return false;
 	if (agent->opt.sandbox)
-		sandbox_enter();
+		sandbox_enter(agent->service->syscalls);
 	announce(ct, m);
 	agent->service->describe(agent, what, sizeof(what));
 	log_info("serving %s as incarnation %u: %u pollers, %u workers, transport %s", what,

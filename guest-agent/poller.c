@@ -971,7 +971,8 @@ struct poller *poller_start(struct agent *agent, uint32_t index)
 		free(p);
 		return NULL;
 	}
-	start_ring(p);
+	if (agent->service->ring_done)
+		start_ring(p);
 	if (pthread_create(&p->thread, NULL, poller_main, p)) {
 		log_error("cannot start poller %u", index);
 		free(p);

@@ -133,10 +133,12 @@ static const unsigned long ioctls[] = {
 };
 
 /* Adds all rules. 0 or -errno. */
-static int add_rules(scmp_filter_ctx ctx)
+static int add_rules(scmp_filter_ctx ctx, const int *more)
 {
 	int err = 0;
 
+	for (; !err && more && *more >= 0; more++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, *more, 0);
 	for (size_t i = 0; !err && i < sizeof(allowed) / sizeof(allowed[0]); i++)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
 	for (size_t i = 0; !err && i < sizeof(ioctls) / sizeof(ioctls[0]); i++)
@@ -151,10 +153,10 @@ static int add_rules(scmp_filter_ctx ctx)
 	return err;
 }
 
-bool sandbox_enter(void)
+bool sandbox_enter(const int *more)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
-	int err = ctx ? add_rules(ctx) : -ENOMEM;
+	int err = ctx ? add_rules(ctx, more) : -ENOMEM;
 
 	if (!err)
 		err = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1); /* all threads at once */
@@ -169,7 +171,7 @@ bool sandbox_enter(void)
 
 #else
 
-bool sandbox_enter(void)
+bool sandbox_enter(const int *more)
 {
 	log_info("built without system call filter");
 	return false;

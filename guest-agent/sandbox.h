@@ -11,10 +11,10 @@
 #include <stdbool.h>
 
 /*
- * Installs the filter for all threads of the process, running ones included. Rings must have been made before (with
+ * Installs the filter, with the calls of `more` (ended by -1; or NULL) besides, for all threads of the process, running ones included. Rings must have been made before (with
  * io_uring a filter sees nothing: each ring carries restrictions of its own, poller.c). Calls that are not in the list fail with ENOSYS.
  * False after a log message: the kernel or the build has no seccomp; the agent goes on without.
  */
-bool sandbox_enter(void);
+bool sandbox_enter(const int *more);
 
 #endif

@@ -25,6 +25,9 @@ struct service {
 	/* What is missing after all options were taken: text, or NULL. */
 	const char *(*check_options)(const struct options *o);
 
+	/* System calls that it needs besides those of sandbox.c: numbers, ended by -1. */
+	const int *syscalls;
+
 	/* Before the conversation with the broker: opens what is served. False after a log message. Must be there. */
 	bool (*prepare)(struct agent *agent);
 	/* After START, before threads: tables. False after a log message. Must be there. */

@@ -40,6 +40,7 @@ struct session {
 	uint32_t process; /* owner of POSIX locks */
 	uint32_t pid;	  /* on the host */
 	const struct cred *cred;
+	void *service;	      /* of the network service; its poller's */
 	pthread_mutex_t lock; /* guards what follows */
 	bool ended;	      /* DETACHed: opens no more */
 	uint32_t nhandles;

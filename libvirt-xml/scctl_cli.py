@@ -18,6 +18,7 @@ import scctl_disk as disk
 import scctl_doctor as doctor
 import scctl_host as host
 import scctl_libvirt as libvirt
+import scctl_net as net
 import scctl_status as status
 import scctl_vm as vm
 from scctl_apparmor import allow_emulator
@@ -198,6 +199,8 @@ def start(args):
 def _start_vm(args):
     if args.root:
         raise Usage('--root goes with --loopback: a VM serves its disk')
+    if net.given(args):
+        raise Usage(f'{net.given(args)} goes with --loopback: a VM is what it was defined as')
     domain = config.load(args.name)
     others = vm.runners(domain)
     if others:
@@ -217,13 +220,20 @@ def _start_vm(args):
 def _start_loopback(args):
     if args.direct:
         raise Usage('--direct and --loopback exclude each other')
-    if not args.root:
+    network = []
+    if args.role == 'network':
+        if args.root:
+            raise Usage('--root is for storage domains: a network domain serves no files')
+        network = net.agent_arguments(args)
+    elif net.given(args):
+        raise Usage(f'{net.given(args)} is for network domains: say --role network')
+    elif not args.root:
         raise Usage('--loopback needs --root DIR: the directory that it serves')
-    domain = vm.loopback_domain(args.name)
+    domain = vm.loopback_domain(args.name, args.role)
     others = vm.runners(domain)
     if others:
         raise Refusal(f'domain {args.name} is running already ({others[0].how})')
-    runner = vm.Loopback(domain, os.path.abspath(args.root))
+    runner = vm.Loopback(domain, os.path.abspath(args.root), network)
     seconds = vm.READY_SECONDS['loopback'] if args.wait is None else args.wait
     try:
         runner.start()
@@ -234,7 +244,7 @@ def _start_loopback(args):
         runner.stop()
         broker.stop(args.name)
         raise
-    say(f'domain {args.name} serves {args.root}; loopback: no isolation')
+    say(f'domain {args.name} serves {args.root or "sockets on " + args.tap}; loopback: no isolation')
 
 
 def _any_domain(name):
@@ -379,7 +389,9 @@ def _parser():
     cmd = add('start', start, 'start a domain and wait until it serves')
     cmd.add_argument('--direct', action='store_true', help='run QEMU without libvirt')
     cmd.add_argument('--loopback', action='store_true', help='no VM: the agent runs on this host. No isolation')
+    cmd.add_argument('--role', choices=config.ROLES, default='storage', help='with --loopback: what it serves (default storage)')
     cmd.add_argument('--root', default='', metavar='DIR', help='with --loopback: the directory to serve')
+    net.add_options(cmd)
     cmd.add_argument('--accel', choices=config.ACCELERATORS, help='instead of what the domain was defined with')
     cmd.add_argument('--wait', type=_seconds, metavar='S', help='wait at most so long for the agent; 0: do not wait')
     cmd = add('stop', stop, 'stop a domain: calls finish, file system is unmounted')

@@ -103,6 +103,7 @@ def build_dir():
 _PROGRAMS = {
     'vhost-scd': 'vhost-sc/vhost-scd',
     'sc-agent': 'guest-agent/sc-agent',
+    'sc-agent-net': 'guest-agent/sc-agent-net',
     'sc-agent-static': 'guest-agent/sc-agent-static',
     'scrun': 'hostlib/scrun',
 }

@@ -421,21 +421,26 @@ class Loopback:
 
     how = 'loopback'
 
-    def __init__(self, domain, root=''):
+    def __init__(self, domain, root='', network=()):
+        """root: what a storage domain serves. network: the agent's arguments for a network domain."""
         self.domain = domain
         self.root = root
+        self.network = network
 
     def start(self):
         """Starts broker and agent."""
         name = self.domain.name
-        if not os.path.isdir(self.root):
+        if self.domain.role == 'storage' and not os.path.isdir(self.root):
             raise Refusal(f'--root {self.root}: no such directory')
         if self.running():
             raise Refusal(f'domain {name} runs already as a loopback domain: scctl stop {name}')
-        program = find_program('sc-agent')
+        if self.domain.role == 'storage':
+            program, what = find_program('sc-agent'), ['--root', self.root]
+        else:
+            program, what = find_program('sc-agent-net'), list(self.network)
         broker.start(self.domain, loopback=True)
         with open(agent_log(name), 'ab') as out:
-            process = subprocess.Popen([program, '--loopback', broker.socket_path(name, 'agent'), '--root', self.root],
+            process = subprocess.Popen([program, '--loopback', broker.socket_path(name, 'agent')] + what,
                                        stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
                                        cwd='/')
         write_file(self._pid_file(), f'{process.pid} {_start_ticks(process.pid)}\n')
@@ -542,9 +547,9 @@ def _fall_back(vm, choice, seconds):
     start_vm(vm, choice._replace(accel='tcg', text=f'TCG, since KVM did not serve; {kvm_accel.SLOW}'), seconds)
 
 
-def loopback_domain(name):
+def loopback_domain(name, role='storage'):
     """A domain that need not be defined: what a loopback domain has."""
-    return Domain(name=check_name(name))
+    return Domain(name=check_name(name), role=role)
 
 
 def user_name(uid):

@@ -43,6 +43,7 @@
 #define LWIP_ND6_QUEUEING		1
 #define LWIP_ND6_TCP_REACHABILITY_HINTS 1
 #define LWIP_IPV6_FORWARD		0
+#define IPV6_FRAG_COPYHEADER		1 /* pointers have 8 bytes */
 #define LWIP_DHCP			1
 #define LWIP_DHCP_CHECK_LINK_UP		1
 #define LWIP_DHCP_PROVIDE_DNS_SERVERS	0

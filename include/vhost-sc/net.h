@@ -9,9 +9,9 @@
  *
  * Three kinds of memory:
  *
- *   segment        memory in which the agent places socket objects. Segment 0 is a part of the session's own channel
- *                  (its sockets end with the session); others are objects of the host's (control.h, attach.h), which
- *                  several processes map, so that their sockets are inherited like any descriptor.
+ *   segment        memory in which the agent places socket objects: a part of the session's own channel (its sockets end with
+ *                  the session), or a segment of a ticket (attach.h, control.h), which several processes can map, so that
+ *                  their sockets are inherited like any descriptor
  *   socket object  struct sc_sock, then the send ring, then the receive ring
  *   net area       struct sc_net_area, in each session's channel: which sockets changed, and who sleeps
  *
@@ -53,7 +53,7 @@
 
 /*
  * Besides these, a network domain executes SC_OP_NOP, SC_OP_GRANT (with buf2/len2 out: struct sc_sock_loc; -EOPNOTSUPP
- * for a socket in another session's segment 0), SC_OP_CLOSE and SC_OP_CANCEL as in ops.h; all others: -ENOSYS.
+ * for a socket in another session's channel), SC_OP_CLOSE and SC_OP_CANCEL as in ops.h; all others: -ENOSYS.
  *
  * Handles: as in ops.h. Their low 32 bits are the socket's index, below SC_NET_SOCKETS; a closed socket's index is used
  * again with another generation. Tickets and secrets: as with SC_OP_OPEN.
@@ -64,15 +64,17 @@ enum sc_net_op {
 	/* First of all, once per session: buf/len in: where in the arena the session's net area is, zeroed; SC_LINE-aligned,
 	 * len = sizeof(struct sc_net_area). buf2/len2 out (optional): struct sc_net_conf. -EEXIST: was done already. */
 	SC_OP_NET_ATTACH = 64,
-	/* Gives memory for sockets: arg0 = number of a segment that this session's process has made; or 0 and buf/len: a
-	 * range of the arena, SC_PAGE-aligned, which is the agent's until the session ends. -EINVAL, -ENOENT (no such
-	 * segment), -EACCES (of another user), -ENOSPC (too many). */
+	/* Gives memory for sockets: arg0 = a ticket that has a segment (attach.h); or 0 and buf/len: a range of the arena,
+	 * SC_PAGE-aligned, which is the agent's until the session ends. The session of every process that is to make sockets
+	 * there, or whose listeners' connections are to lie there, gives it; giving it twice is no error. -EINVAL, -ENOENT
+	 * (no such segment), -EACCES (of another user), -EEXIST (the range overlaps one that was given), -ENOSPC (too many).
+	 * A segment lives as long as its ticket: the host keeps that as long as sockets lie in it; when it is released, they are
+	 * reset. */
 	SC_OP_NET_SEGMENT = 65,
-	/* arg0 = family | type << 16 | protocol << 32 (type without SOCK_NONBLOCK, SOCK_CLOEXEC); arg1 = ticket or 0; arg2 = secret;
-	 * off = log2 of the send ring's size | log2 of the receive ring's << 8 | smallest segment number that may hold it
-	 * << 32 (0: any; 1: not the channel); a log2 of 0: default. buf2/len2 out: struct
-	 * sc_sock_loc. res = handle. -ENOBUFS: no memory left in the session's segments: give one, and try again.
-	 * -EAFNOSUPPORT, -EPROTONOSUPPORT, -ESOCKTNOSUPPORT, -EPERM (raw), -ENFILE. */
+	/* arg0 = family | type << 16 | protocol << 32 (type without SOCK_NONBLOCK, SOCK_CLOEXEC); arg1 = ticket or 0; arg2 =
+	 * secret; off = log2 of the send ring's size | log2 of the receive ring's << 8 (0: default) | SC_SOCKET_F_*.
+	 * buf2/len2 out: struct sc_sock_loc. res = handle. -ENOBUFS: no memory left in the session's segments: give one, and
+	 * try again. -EAFNOSUPPORT, -EPROTONOSUPPORT, -ESOCKTNOSUPPORT, -EPERM (raw), -ENFILE. */
 	SC_OP_SOCKET = 66,
 	SC_OP_BIND =
 	    67, /* handle; buf/len in: address. -EADDRINUSE, -EADDRNOTAVAIL, -EACCES (port < 1024), -EINVAL */
@@ -98,6 +100,8 @@ enum sc_net_op {
 
 	SC_OP_NET_END,
 };
+
+#define SC_SOCKET_F_SHARED (1ull << 32) /* not in the channel: it will be inherited */
 
 /* Options that the host library executes itself, since they are about waiting or about what it knows:
  * SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVLOWAT, SO_SNDLOWAT, SO_TYPE, SO_DOMAIN, SO_PROTOCOL, SO_ACCEPTCONN, SO_ERROR. All others are the
@@ -225,16 +229,18 @@ static_assert(offsetof(struct sc_sock, name_seq) == 448, "wire");
 
 /* Where a socket's object lies. Made by the agent. */
 struct sc_sock_loc {
-	uint32_t
-	    segment; /* 0: in the channel of the session that made it, `off` counts from the channel's start */
+	/* the ticket whose segment it is; 0: in the channel of the session that made it, and `off` counts from the channel's
+	 * start */
+	uint64_t segment;
 	uint32_t off;	 /* of its struct sc_sock from the segment's start; a multiple of SC_LINE */
 	uint8_t tx_log2; /* the send ring follows struct sc_sock */
 	uint8_t rx_log2; /* the receive ring follows the send ring */
 	uint16_t family;
 	uint16_t type; /* SOCK_STREAM, SOCK_DGRAM */
 	uint16_t protocol;
+	uint32_t reserved;
 };
-static_assert(sizeof(struct sc_sock_loc) == 16, "wire");
+static_assert(sizeof(struct sc_sock_loc) == 24, "wire");
 
 /* Bytes that an object takes. */
 static inline uint32_t sc_sock_size(uint32_t tx_log2, uint32_t rx_log2)
@@ -288,7 +294,7 @@ struct sc_accept {
 	uint64_t handle;
 	struct sc_sock_loc loc;
 	struct sc_sockaddr peer;
-	uint8_t pad[12];
+	uint8_t pad[4];
 };
 static_assert(sizeof(struct sc_accept) == 64, "wire");
 

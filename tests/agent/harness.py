@@ -35,6 +35,8 @@ OPS = """NOP ROOT OPEN CLOSE GRANT READ WRITE SEEK READDIR STAT ACCESS READLINK 
 TRUNCATE CHMOD CHOWN UTIMENS GETXATTR SETXATTR LISTXATTR REMOVEXATTR STATFS FALLOCATE SYNC FADVISE SETFL GETFL FLOCK
 LOCK UNLOCK_ALL CANCEL COPY GETPATH IOCTL SYNCALL""".split()
 OP = {name: i for i, name in enumerate(OPS)}
+OP.update({name: 64 + i for i, name in enumerate(
+    "NET_ATTACH NET_SEGMENT SOCKET BIND LISTEN CONNECT ADOPT SHUTDOWN SETSOCKOPT GETSOCKOPT NET_SOCKETS".split())})
 
 F_CURPOS, F_CURPOS2 = 1, 2
 CQE_CROSS, CQE_CROSS2 = 1, 2
@@ -304,7 +306,7 @@ class Agent:
 
     def __init__(self, root, program=None, args=(), pollers=1, spin=None, auto_sync=True, incarnation=1):
         self.program = program or os.environ.get("SC_AGENT", "sc-agent")
-        self.root, self.args, self.pollers, self.spin = str(root), list(args), pollers, spin
+        self.root, self.args, self.pollers, self.spin = root and str(root), list(args), pollers, spin
         self.auto_sync, self.incarnation = auto_sync, incarnation
         self.messages = []
         self.seq = 0
@@ -329,7 +331,9 @@ class Agent:
         srv.bind(path)
         srv.listen(1)
         srv.settimeout(20)
-        cmd = [self.program, "--loopback", path, "--root", self.root, "--pollers", str(self.pollers)] + self.args
+        cmd = [self.program, "--loopback", path, "--pollers", str(self.pollers)] + self.args
+        if self.root:
+            cmd += ["--root", self.root]
         if self.spin:
             cmd += ["--max-spin-us", str(self.spin)]
         self.proc = subprocess.Popen(cmd)

@@ -1,0 +1,748 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * sock.c - sockets apart from their protocols: segments and the objects in them, who may use which, what processes are told,
+ * and how sockets end.
+ *
+ * A socket's life: sock_new() carves an object and takes an index. It ends when nobody holds it: by CLOSE, by the release of its
+ * ticket, with its session (without ticket), or with its listener (never adopted): sock_gone(). Bytes that were sent and not yet
+ * acknowledged keep it alive as an orphan until the stack has done with them; sock_free() gives object and index back.
+ */
+#include "net.h"
+
+#include "../log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define COMPLAIN_NS 1000000000
+
+/* A freed object's place, outside of shared memory. */
+struct hole {
+	struct hole *next;
+	uint32_t off;
+};
+
+/* ---- rings ---- */
+
+/* Not to be inlined: the compiler would be free to read shared memory again in place of the copy. */
+__attribute__((noipa)) void ring_read(const uint8_t *ring, uint32_t size, uint32_t at, void *to,
+				      uint32_t n)
+{
+	uint32_t off = at & (size - 1);
+	uint32_t first = n < size - off ? n : size - off;
+
+	memcpy(to, ring + off, first);
+	memcpy((uint8_t *)to + first, ring, n - first);
+}
+
+void ring_write(uint8_t *ring, uint32_t size, uint32_t at, const void *from, uint32_t n)
+{
+	uint32_t off = at & (size - 1);
+	uint32_t first = n < size - off ? n : size - off;
+
+	memcpy(ring + off, from, first);
+	memcpy(ring, (const uint8_t *)from + first, n - first);
+}
+
+/* ---- segments ---- */
+
+int segment_add(struct nsession *ns, uint64_t ticket, uint8_t *base, uint32_t start, uint32_t end)
+{
+	struct segment *g;
+
+	if (ns->nsegments >= NET_MAX_SEGMENTS)
+		return -ENOSPC;
+	if (start % SC_LINE || end <= start ||
+	    end - start < sc_sock_size(SC_RING_MIN_LOG2, SC_RING_MIN_LOG2))
+		return -EINVAL;
+	g = calloc(1, sizeof(*g));
+	if (!g)
+		return -ENOMEM;
+	g->ticket = ticket;
+	g->base = base;
+	g->start = g->fresh = start;
+	g->end = end;
+	g->next = ns->segments;
+	ns->segments = g;
+	ns->nsegments++;
+	return 0;
+}
+
+static uint32_t size_class(uint32_t tx_log2, uint32_t rx_log2)
+{
+	return (tx_log2 - SC_RING_MIN_LOG2) * (SC_RING_MAX_LOG2 - SC_RING_MIN_LOG2 + 1) + rx_log2 -
+	       SC_RING_MIN_LOG2;
+}
+
+/* A place for an object. False: no room. */
+static bool segment_carve(struct segment *g, uint32_t tx_log2, uint32_t rx_log2, uint32_t *off)
+{
+	uint32_t size = sc_sock_size(tx_log2, rx_log2);
+	struct hole **holes = &g->holes[size_class(tx_log2, rx_log2)];
+	struct hole *h = *holes;
+
+	if (h) {
+		*off = h->off;
+		*holes = h->next;
+		free(h);
+	} else if (g->end - g->fresh >= size) {
+		*off = g->fresh;
+		g->fresh += size;
+	} else {
+		return false;
+	}
+	g->used += size;
+	g->nsocks++;
+	return true;
+}
+
+static void segment_return(struct segment *g, const struct sc_sock_loc *l)
+{
+	struct hole *h = malloc(sizeof(*h));
+	struct hole **holes = &g->holes[size_class(l->tx_log2, l->rx_log2)];
+
+	g->used -= sc_sock_size(l->tx_log2, l->rx_log2);
+	g->nsocks--;
+	if (!h)
+		return; /* the place is lost until the segment ends */
+	h->off = l->off;
+	h->next = *holes;
+	*holes = h;
+}
+
+static void segment_free(struct segment *g)
+{
+	for (uint32_t i = 0; i < NET_CLASSES; i++)
+		while (g->holes[i]) {
+			struct hole *h = g->holes[i];
+
+			g->holes[i] = h->next;
+			free(h);
+		}
+	free(g);
+}
+
+/* ---- making ---- */
+
+/* Zeroes the object's lines and tells what never changes. */
+static void object_init(struct nsock *s)
+{
+	memset(s->sh, 0, sizeof(*s->sh));
+	s->sh->index = s->index;
+	/* Nearly always all that was published is taken up at once: to be told of more is what we want. */
+	__atomic_store_n(&s->sh->tx_want, 1, __ATOMIC_RELAXED);
+}
+
+static void link_sock(struct net *n, struct nsock *s)
+{
+	s->next = n->all;
+	s->link = &n->all;
+	if (n->all)
+		n->all->link = &s->next;
+	n->all = s;
+	n->sock[s->index] = s;
+	atomic_store_explicit(&n->nsocks, n->nsocks + 1, memory_order_relaxed);
+}
+
+struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type, uint32_t tx_log2,
+		       uint32_t rx_log2, bool shared, int *err)
+{
+	struct segment *g = ns->segments;
+	struct nsock *s;
+	uint32_t off;
+
+	*err = -ENFILE;
+	if (!n->nfree || ns->nsocks >= NET_SESSION_SOCKETS)
+		return NULL;
+	*err = -ENOBUFS;
+	while (g && ((shared && !g->ticket) || !segment_carve(g, tx_log2, rx_log2, &off)))
+		g = g->next;
+	if (!g)
+		return NULL;
+	s = calloc(1, sizeof(*s));
+	*err = -ENOMEM;
+	if (!s)
+		return NULL;
+	s->net = n;
+	s->seg = g;
+	s->loc = (struct sc_sock_loc){.segment = g->ticket,
+				      .off = off,
+				      .tx_log2 = (uint8_t)tx_log2,
+				      .rx_log2 = (uint8_t)rx_log2,
+				      .family = (uint16_t)family,
+				      .type = (uint16_t)type};
+	s->index = n->free_index[--n->nfree];
+	s->handle = (uint64_t)++n->generation[s->index] << 32 | s->index;
+	s->family = (uint16_t)family;
+	s->type = (uint8_t)type;
+	s->sh = (struct sc_sock *)(g->base + off);
+	s->tx = (uint8_t *)(s->sh + 1);
+	s->tx_size = 1u << tx_log2;
+	s->rx = s->tx + s->tx_size;
+	s->rx_size = 1u << rx_log2;
+	s->opt = (struct nsock_options){.ttl = 64,
+					.mcast_ttl = 1,
+					.mcast_loop = true,
+					.keep_idle_s = 7200,
+					.keep_intvl_s = 75,
+					.keep_cnt = 9};
+	s->progress_ns = n->now;
+	object_init(s);
+	link_sock(n, s);
+	return s;
+}
+
+/* ---- who may use it ---- */
+
+static bool is_user(const struct nsock *s, const struct nsession *ns)
+{
+	for (uint32_t i = 0; i < s->nusers; i++)
+		if (s->users[i] == ns)
+			return true;
+	return false;
+}
+
+bool sock_add_user(struct nsock *s, struct nsession *ns)
+{
+	if (is_user(s, ns))
+		return true;
+	if (s->nusers == s->users_room) {
+		uint32_t room = s->users_room ? 2 * s->users_room : 2;
+		struct nsession **users = realloc(s->users, room * sizeof(struct nsession *));
+
+		if (!users)
+			return false;
+		s->users = users;
+		s->users_room = room;
+	}
+	s->users[s->nusers++] = ns;
+	return true;
+}
+
+bool sock_may_use(const struct nsock *s, const struct nsession *ns)
+{
+	/* A connection that nobody adopted yet is its listener's users'. */
+	return is_user(s, ns) || (s->listener && is_user(s->listener, ns));
+}
+
+static void sock_remove_user(struct nsock *s, const struct nsession *ns)
+{
+	for (uint32_t i = 0; i < s->nusers; i++)
+		if (s->users[i] == ns) {
+			s->users[i] = s->users[--s->nusers];
+			return;
+		}
+}
+
+struct nsock *sock_get(struct nsession *ns, uint64_t handle, int *err)
+{
+	uint32_t index = (uint32_t)handle;
+	struct nsock *s = index < SC_NET_SOCKETS ? net_instance.sock[index] : NULL;
+
+	*err = -EBADF;
+	if (!s || s->handle != handle || s->host_gone)
+		return NULL;
+	*err = -EACCES;
+	return sock_may_use(s, ns) ? s : NULL;
+}
+
+/* ---- telling ---- */
+
+void sock_changed(struct nsock *s, unsigned why)
+{
+	if (!s->changed) {
+		s->changed_next = s->net->changed;
+		s->net->changed = s;
+	}
+	s->changed |= (uint8_t)why;
+}
+
+void sock_set_state(struct nsock *s, enum sc_sock_state state)
+{
+	s->state = (uint8_t)state;
+	/* Release: flags and error were written before. */
+	__atomic_store_n(&s->sh->state, state, __ATOMIC_RELEASE);
+	sock_changed(s, CHANGED_STATE);
+}
+
+void sock_set_flags(struct nsock *s, uint32_t flags)
+{
+	if ((s->flags | flags) == s->flags)
+		return;
+	s->flags |= flags;
+	/* Release: rx_tail was written before, and RX_EOF says that nothing follows it. */
+	__atomic_store_n(&s->sh->flags, s->flags, __ATOMIC_RELEASE);
+	sock_changed(s, CHANGED_STATE);
+}
+
+void sock_set_error(struct nsock *s, int err)
+{
+	__atomic_store_n(&s->sh->error, (uint32_t)err, __ATOMIC_RELAXED);
+	/* Release: the error before its number. */
+	__atomic_store_n(&s->sh->err_seq, ++s->err_seq, __ATOMIC_RELEASE);
+	sock_changed(s, CHANGED_STATE);
+}
+
+void sock_set_names(struct nsock *s, const struct sc_sockaddr *local,
+		    const struct sc_sockaddr *peer)
+{
+	struct sc_sock *sh = s->sh;
+
+	/* Odd while they are written; x86 keeps the order of stores, the compiler is told to. */
+	__atomic_store_n(&sh->name_seq, ++s->name_seq, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	if (local)
+		sh->local = *local;
+	if (peer)
+		sh->peer = *peer;
+	__atomic_store_n(&sh->name_seq, ++s->name_seq, __ATOMIC_RELEASE);
+}
+
+/* Sets the socket's event bit in one session's area. */
+static void set_event(struct net *n, struct nsession *ns, uint32_t index)
+{
+	uint64_t *word, bit = 1ull << (index % 64);
+
+	if (!ns->area)
+		return;
+	word = &ns->area->event[index / 64];
+	/* Release: who takes the bit sees the indices. A bit that is set already need not be set again: the process
+	 * exchanges the sum first, the words then, and looks at sockets last. */
+	if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit))
+		__atomic_fetch_or(word, bit, __ATOMIC_RELEASE);
+	__atomic_fetch_or(&ns->area->event_sum[index / 4096], 1ull << (index / 64 % 64),
+			  __ATOMIC_RELEASE);
+	if (ns->dirty)
+		return;
+	ns->dirty = true;
+	ns->dirty_next = n->dirty;
+	n->dirty = ns;
+}
+
+/* True if anybody wants to hear of it. After a full fence. */
+static bool is_wanted(struct nsock *s)
+{
+	uint32_t room;
+
+	if (s->changed & CHANGED_STATE && __atomic_load_n(&s->sh->watch, __ATOMIC_RELAXED))
+		return true;
+	if (!(s->changed & CHANGED_ROOM) || !__atomic_load_n(&s->sh->tx_wait, __ATOMIC_RELAXED))
+		return false;
+	/* As Linux: a sender is woken when a third of the buffer is free. */
+	room = s->tx_size - (__atomic_load_n(&s->sh->tx_tail, __ATOMIC_RELAXED) - s->tx_head);
+	return s->type == SOCK_DGRAM || room >= s->tx_size / 3;
+}
+
+static void tell_users(struct net *n, struct nsock *s)
+{
+	for (uint32_t i = 0; i < s->nusers; i++)
+		set_event(n, s->users[i], s->index);
+	if (s->listener)
+		for (uint32_t i = 0; i < s->listener->nusers; i++)
+			set_event(n, s->listener->users[i], s->index);
+}
+
+static void ring_sessions(struct net *n)
+{
+	full_fence(); /* the bits before the look at `arm`; the process does the reverse */
+	while (n->dirty) {
+		struct nsession *ns = n->dirty;
+		uint32_t arm = __atomic_load_n(&ns->area->arm, __ATOMIC_RELAXED);
+
+		n->dirty = ns->dirty_next;
+		ns->dirty = false;
+		if (arm == ns->rung)
+			continue;
+		ns->rung = arm;
+		poller_kick(n->poller, ns->ch);
+	}
+}
+
+uint32_t socks_tell(struct net *n)
+{
+	struct nsock *s = n->changed;
+	uint32_t count = 0;
+
+	if (!s)
+		return 0;
+	full_fence(); /* what was published before the looks at `watch` and `tx_wait` */
+	n->changed = NULL;
+	while (s) {
+		struct nsock *next = s->changed_next;
+
+		if (!s->host_gone && is_wanted(s)) {
+			__atomic_store_n(&s->sh->changes, ++s->changes, __ATOMIC_RELEASE);
+			tell_users(n, s);
+		}
+		s->changed = 0;
+		count++;
+		if (s->closing && !s->tcp)
+			sock_end_closing(s);
+		if (s->host_gone && !s->tcp && !s->udp)
+			sock_free(s);
+		s = next;
+	}
+	if (n->dirty)
+		ring_sessions(n);
+	return count;
+}
+
+void sock_free_tx(struct nsock *s, uint32_t bytes)
+{
+	s->tx_head += bytes;
+	/* Release: our reads of the bytes are over. */
+	__atomic_store_n(&s->sh->tx_head, s->tx_head, __ATOMIC_RELEASE);
+	sock_changed(s, CHANGED_ROOM);
+}
+
+void sock_end_closing(struct nsock *s)
+{
+	struct call *c = s->closing;
+
+	s->closing = NULL;
+	c->res = 0;
+	poller_return(c, CALL_DONE);
+}
+
+void sock_complain(struct nsock *s, const char *what)
+{
+	struct net *n = s->net;
+
+	if (n->complained_at && n->now - n->complained_at < COMPLAIN_NS)
+		return;
+	n->complained_at = n->now;
+	log_warning("socket %u of pid %u: %s; ending it", s->index, s->pid, what);
+}
+
+/* ---- being told ---- */
+
+static void kick(struct nsession *ns, uint32_t index)
+{
+	struct nsock *s = net_instance.sock[index];
+
+	if (!s || s->host_gone || !sock_may_use(s, ns))
+		return;
+	if (s->type == SOCK_DGRAM)
+		udp_sock_kick(s);
+	else
+		tcp_sock_kick(s);
+}
+
+static uint32_t take_word(struct nsession *ns, uint32_t word)
+{
+	uint32_t count = 0;
+	/* Acquire: the indices were published before the bit. */
+	uint64_t bits = __atomic_exchange_n(&ns->area->kick[word], 0, __ATOMIC_ACQ_REL);
+
+	for (; bits; bits &= bits - 1, count++)
+		kick(ns, word * 64 + (uint32_t)__builtin_ctzll(bits));
+	return count;
+}
+
+uint32_t socks_take_kicks(struct net *n)
+{
+	uint32_t count = 0;
+
+	for (struct nsession *ns = n->sessions; ns; ns = ns->next) {
+		if (!ns->area)
+			continue;
+		for (uint32_t i = 0; i < SC_NET_SUMS; i++) {
+			uint64_t sum;
+
+			if (!__atomic_load_n(&ns->area->kick_sum[i], __ATOMIC_RELAXED))
+				continue;
+			sum = __atomic_exchange_n(&ns->area->kick_sum[i], 0, __ATOMIC_ACQ_REL);
+			for (; sum; sum &= sum - 1)
+				count += take_word(ns, i * 64 + (uint32_t)__builtin_ctzll(sum));
+		}
+	}
+	return count;
+}
+
+bool socks_anything(struct net *n)
+{
+	if (atomic_load_explicit(&n->mail, memory_order_relaxed) || n->changed)
+		return true;
+	for (struct nsession *ns = n->sessions; ns; ns = ns->next)
+		for (uint32_t i = 0; ns->area && i < SC_NET_SUMS; i++)
+			if (__atomic_load_n(&ns->area->kick_sum[i], __ATOMIC_RELAXED))
+				return true;
+	return false;
+}
+
+/* ---- ends ---- */
+
+void sock_unlink_child(struct nsock *s)
+{
+	if (!s->listener)
+		return;
+	*s->sibling_link = s->sibling;
+	if (s->sibling)
+		s->sibling->sibling_link = s->sibling_link;
+	s->listener = NULL;
+}
+
+static void end_children(struct nsock *listener)
+{
+	while (listener->children) {
+		struct nsock *child = listener->children;
+
+		sock_unlink_child(child);
+		tcp_sock_abort(child);
+		sock_gone(child);
+	}
+}
+
+static void drop_owner(struct nsock *s)
+{
+	struct nsession *ns = s->owner ? s->owner->service : NULL;
+
+	if (ns)
+		ns->nsocks--;
+	if (s->owner)
+		session_put(s->owner);
+	s->owner = NULL;
+}
+
+void sock_gone(struct nsock *s)
+{
+	if (s->host_gone)
+		return;
+	s->host_gone = true;
+	s->progress_ns = s->net->now;
+	s->nusers = 0;
+	if (s->ticket && s->owner)
+		ticket_free(s->owner, s->ticket, s->handle);
+	drop_owner(s);
+	sock_unlink_child(s);
+	if (s->type == SOCK_DGRAM)
+		udp_sock_close(s);
+	else
+		tcp_sock_close(s);
+	end_children(s);
+	/* Freed at the end of the round if the stack has done with it, or when it has. */
+	sock_changed(s, CHANGED_STATE);
+}
+
+void sock_free(struct nsock *s)
+{
+	struct net *n = s->net;
+
+	if (s->pending)
+		pbuf_free(s->pending);
+	if (s->seg)
+		segment_return(s->seg, &s->loc);
+	free(s->own);
+	free(s->users);
+	n->sock[s->index] = NULL;
+	n->free_index[n->nfree++] = (uint16_t)s->index;
+	*s->link = s->next;
+	if (s->next)
+		s->next->link = s->link;
+	atomic_store_explicit(&n->nsocks, n->nsocks - 1, memory_order_relaxed);
+	free(s);
+}
+
+/* Moves a socket's object into memory of our own: its segment goes, and its peer has not acknowledged all bytes yet. */
+static void evacuate(struct nsock *s)
+{
+	static struct sc_sock nowhere; /* written, never read */
+	uint8_t *own = s->tcp ? malloc(sizeof(struct sc_sock) + s->tx_size) : NULL;
+
+	if (own) {
+		memcpy(own, s->sh, sizeof(struct sc_sock));
+		memcpy(own + sizeof(struct sc_sock), s->tx, s->tx_size);
+		tcp_sock_move(s, own + sizeof(struct sc_sock));
+		s->own = own;
+		s->sh = (struct sc_sock *)own;
+		s->tx = own + sizeof(struct sc_sock);
+	} else {
+		tcp_sock_abort(s);
+		udp_sock_close(s);
+		s->sh = &nowhere;
+	}
+	s->rx = NULL;
+	s->rx_size = 0;
+	s->seg = NULL;
+}
+
+static void end_segment(struct net *n, struct segment *g)
+{
+	struct nsock *next;
+
+	for (struct nsock *s = n->all; s; s = next) {
+		next = s->next;
+		if (s->seg != g)
+			continue;
+		sock_gone(s);
+		evacuate(s);
+	}
+	iface_drop_queues(n);
+	segment_free(g);
+}
+
+void session_cancel(struct net *n, struct nsession *ns)
+{
+	for (struct nsock *s = n->all; s; s = s->next)
+		if (s->closing && s->closing->ch == ns->ch)
+			sock_end_closing(s);
+}
+
+void session_end(struct net *n, struct nsession *ns)
+{
+	struct nsession **link = &n->sessions;
+	struct nsock *next;
+
+	for (struct nsock *s = n->all; s; s = next) {
+		next = s->next;
+		if (s->owner == ns->session && !s->ticket)
+			sock_gone(s);
+		else
+			sock_remove_user(s, ns);
+	}
+	socks_tell(n);
+	while (ns->segments) {
+		struct segment *g = ns->segments;
+
+		ns->segments = g->next;
+		end_segment(n, g);
+	}
+	socks_tell(n); /* frees what nothing keeps */
+	while (*link != ns)
+		link = &(*link)->next;
+	*link = ns->next;
+	ns->session->service = NULL;
+	free(ns);
+}
+
+/* Taken out of a ring and not adopted for too long: the taker died. */
+static void look_at_taken(struct nsock *listener)
+{
+	struct nsock *next;
+
+	for (struct nsock *s = listener->children; s; s = next) {
+		next = s->sibling;
+		if (!s->taken || listener->net->now - s->taken_ns < SC_ADOPT_MS * 1000000ll)
+			continue;
+		sock_unlink_child(s);
+		tcp_sock_abort(s);
+		sock_gone(s);
+	}
+}
+
+void socks_tick(struct net *n)
+{
+	struct nsock *next;
+
+	for (struct nsock *s = n->all; s; s = next) {
+		next = s->next;
+		if (s->children)
+			look_at_taken(s);
+		if (s->type == SOCK_STREAM)
+			tcp_sock_tick(s);
+		if (s->closing && n->now > s->closing_until)
+			sock_end_closing(s);
+	}
+}
+
+/* ---- tickets ---- */
+
+void socks_release(struct net *n, const uint64_t *tickets, uint32_t count)
+{
+	pthread_mutex_lock(&n->lock);
+	if (n->nreleased + count > n->released_room) {
+		uint32_t room = 2 * (n->nreleased + count);
+		uint64_t *more = realloc(n->released, room * sizeof(*more));
+
+		if (more) {
+			n->released = more;
+			n->released_room = room;
+		}
+	}
+	if (n->nreleased + count <= n->released_room) {
+		memcpy(n->released + n->nreleased, tickets, count * sizeof(*tickets));
+		n->nreleased += count;
+		atomic_store_explicit(&n->mail, true, memory_order_relaxed);
+	} else {
+		log_error("no memory: %u sockets stay open until their processes end", count);
+	}
+	pthread_mutex_unlock(&n->lock);
+	if (n->poller)
+		poller_wake(n->poller);
+}
+
+static void release_one(struct net *n, uint64_t ticket)
+{
+	struct session *owner = session_find(n->agent->sessions, (uint32_t)(ticket >> 32));
+	uint64_t name;
+	uint32_t index;
+
+	if (!owner)
+		return;
+	name = ticket_kill(owner, ticket);
+	index = (uint32_t)name;
+	if (name && index < SC_NET_SOCKETS && n->sock[index] && n->sock[index]->handle == name) {
+		n->sock[index]->ticket = 0; /* it is dead, and not to be freed */
+		sock_gone(n->sock[index]);
+	}
+	session_put(owner);
+}
+
+uint32_t socks_take_released(struct net *n)
+{
+	uint64_t *tickets;
+	uint32_t count;
+
+	if (!atomic_load_explicit(&n->mail, memory_order_relaxed))
+		return 0;
+	pthread_mutex_lock(&n->lock);
+	tickets = n->released;
+	count = n->nreleased;
+	n->released = NULL;
+	n->nreleased = n->released_room = 0;
+	atomic_store_explicit(&n->mail, false, memory_order_relaxed);
+	pthread_mutex_unlock(&n->lock);
+	for (uint32_t i = 0; i < count; i++)
+		release_one(n, tickets[i]);
+	free(tickets);
+	return count;
+}
+
+/* ---- looking ---- */
+
+static void describe(const struct nsock *s, struct sc_sock_info *info)
+{
+	*info = (struct sc_sock_info){.handle = s->handle,
+				      .uid = s->uid,
+				      .pid = s->pid,
+				      .family = s->family,
+				      .type = s->type,
+				      .peer = s->peer,
+				      .recvq = s->rx_tail - s->rx_head,
+				      .sendq = s->tx_sent - s->tx_head};
+	if (s->type == SOCK_STREAM) {
+		info->tcp_state = tcp_sock_state(s);
+		if (s->tcp)
+			addr_to(&s->tcp->local_ip, s->tcp->local_port, s->family, &info->local);
+		if (s->state == SC_SOCK_LISTEN) {
+			info->recvq = s->queued;
+			info->sendq = s->backlog;
+		}
+		return;
+	}
+	info->tcp_state = s->state == SC_SOCK_CONNECTED ? 1 : 7;
+	if (s->udp)
+		addr_to(&s->udp->local_ip, s->udp->local_port, s->family, &info->local);
+}
+
+uint32_t socks_list(struct net *n, uint32_t from, struct sc_sock_info *to, uint32_t room)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = from; i < SC_NET_SOCKETS && count < room; i++)
+		if (n->sock[i])
+			describe(n->sock[i], &to[count++]);
+	return count;
+}

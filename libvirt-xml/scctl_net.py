@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Network domains: their options, checked, and what the agent is told of them."""
+
+import ipaddress
+import re
+
+from scctl_common import Usage
+
+MIN_MTU, MAX_MTU = 576, 9000
+OPTIONS = ('tap', 'addr', 'gw', 'addr6', 'slaac', 'dhcp', 'dns', 'mtu')
+
+
+def add_options(cmd):
+    """The options of a network domain, for define and start."""
+    cmd.add_argument('--tap', default='', metavar='NAME', help='network: the NIC is this tap device (made if absent)')
+    cmd.add_argument('--addr', default='', metavar='ADDR/PREFIX', help='network: IPv4 address')
+    cmd.add_argument('--gw', default='', metavar='ADDR', help='network: IPv4 gateway')
+    cmd.add_argument('--addr6', action='append', default=[], metavar='ADDR/PREFIX', help='network: IPv6 address; may be repeated')
+    cmd.add_argument('--slaac', action='store_true', help='network: IPv6 addresses as routers announce them')
+    cmd.add_argument('--dhcp', action='store_true', help='network: IPv4 address and gateway by DHCP')
+    cmd.add_argument('--dns', action='append', default=[], metavar='ADDR', help='network: name server; may be repeated')
+    cmd.add_argument('--mtu', type=int, default=0, metavar='N', help='network: default 1500')
+
+
+def given(args):
+    """The first option of a network domain that was given, '' if none was."""
+    return next(('--' + name for name in OPTIONS if getattr(args, name)), '')
+
+
+def _interface(text, option, version):
+    try:
+        if '/' not in text:
+            raise ValueError
+        found = ipaddress.ip_interface(text)
+        if found.version != version:
+            raise ValueError
+    except ValueError:
+        raise Usage(f'{option} {text}: write an IPv{version} address and its prefix, for example '
+                    + ('10.77.0.2/24' if version == 4 else 'fd77::2/64')) from None
+    return found
+
+
+def _address(text, option):
+    try:
+        return ipaddress.IPv4Address(text)
+    except ValueError:
+        raise Usage(f'{option} {text}: not an IPv4 address') from None
+
+
+def agent_arguments(args):
+    """Checks the options and returns them as sc-agent-net wants them."""
+    if not args.tap:
+        raise Usage('a network domain needs --tap NAME: the tap device that is its NIC')
+    if not re.fullmatch(r'[A-Za-z0-9_.-]{1,15}', args.tap):
+        raise Usage(f'--tap {args.tap}: a device\'s name has at most 15 letters, digits, "-", "_", "."')
+    if not (args.addr or args.dhcp or args.addr6 or args.slaac):
+        raise Usage('a network domain needs an address: --addr ADDR/PREFIX, --dhcp, --addr6 or --slaac')
+    if args.addr and args.dhcp:
+        raise Usage('--addr and --dhcp exclude each other')
+    argv = ['--tap', args.tap]
+    if args.addr:
+        home = _interface(args.addr, '--addr', 4)
+        argv += ['--addr', str(home)]
+        if args.gw and _address(args.gw, '--gw') not in home.network:
+            raise Usage(f'--gw {args.gw} is not in the network {home.network} of --addr')
+    if args.gw:
+        argv += ['--gw', str(_address(args.gw, '--gw'))]
+    for text in args.addr6:
+        argv += ['--addr6', str(_interface(text, '--addr6', 6))]
+    for text in args.dns:
+        argv += ['--dns', str(_address(text, '--dns'))]
+    if args.mtu:
+        if not MIN_MTU <= args.mtu <= MAX_MTU:
+            raise Usage(f'--mtu {args.mtu}: it must be {MIN_MTU} to {MAX_MTU}')
+        argv += ['--mtu', str(args.mtu)]
+    return argv + ['--slaac'] * args.slaac + ['--dhcp'] * args.dhcp

@@ -35,6 +35,7 @@ struct handles;
 struct locks;
 struct net;
 struct poller;
+struct segments;
 struct service;
 struct session;
 struct sessions;
@@ -86,6 +87,7 @@ struct agent {
 	struct handles *handles;
 	struct sessions *sessions;
 	struct locks *locks;
+	struct segments *segments;
 	struct workers *workers;
 	struct poller *pollers[AGENT_MAX_POLLERS];
 	uint32_t npollers;

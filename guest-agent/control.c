@@ -5,6 +5,7 @@
 #include "log.h"
 #include "poller.h"
 #include "sandbox.h"
+#include "segments.h"
 #include "service.h"
 #include "session.h"
 #include "transport.h"
@@ -241,6 +242,11 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m,
 		agent->max_spin_us = m->max_spin_us;
 	if (agent->opt.max_spin_us)
 		agent->max_spin_us = agent->opt.max_spin_us;
+	agent->segments = segments_new(agent->tr);
+	if (!agent->segments) {
+		log_error("not enough memory for the tables");
+		return false;
+	}
 	if (!agent->service->make_tables(agent))
 		return false;
 	if (!start_threads(agent))
@@ -413,6 +419,42 @@ static void collect_ended(struct control *ct)
 	}
 }
 
+/* ---- segments ---- */
+
+static void send_segment_status(struct control *ct, uint16_t type, uint32_t number, int status,
+				uint32_t seq)
+{
+	struct sc_msg_segment_status m = {.status = status, .number = number};
+
+	send_msg(ct, &m.h, type, sizeof(m), 0, seq);
+}
+
+static void on_segment(struct control *ct, const struct sc_msg_segment *m,
+		       struct transport_fds *fds)
+{
+	int err = segments_add(ct->agent->segments, m, fds);
+
+	if (err)
+		log_warning("cannot map segment %u of %llu bytes: %s", m->number,
+			    (unsigned long long)m->size, strerror(-err));
+	send_segment_status(ct, SC_MSG_SEGMENT_TAKEN, m->number, err, m->h.seq);
+}
+
+static void collect_segments(struct control *ct)
+{
+	uint32_t number;
+
+	while ((number = segments_collect(ct->agent->segments)))
+		send_segment_status(ct, SC_MSG_SEGMENT_ENDED, number, 0, ++ct->seq);
+}
+
+static void on_segment_end(struct control *ct, const struct sc_msg_segment_status *m)
+{
+	if (!segments_end(ct->agent->segments, m->number))
+		send_segment_status(ct, SC_MSG_SEGMENT_ENDED, m->number, -ENOENT, m->h.seq);
+	collect_segments(ct);
+}
+
 /* ---- quiescing ---- */
 
 static bool all_quiet(const struct agent *agent)
@@ -511,6 +553,10 @@ static bool right_length(const struct sc_msg_hdr *h, uint32_t n)
 		       n <= sizeof(struct sc_msg_release) &&
 		       ((const struct sc_msg_release *)h)->count <=
 			   (n - offsetof(struct sc_msg_release, tickets)) / sizeof(uint64_t);
+	case SC_MSG_SEGMENT:
+		return n == sizeof(struct sc_msg_segment);
+	case SC_MSG_SEGMENT_END:
+		return n == sizeof(struct sc_msg_segment_status);
 	case SC_MSG_REFUSE:
 		return n == sizeof(struct sc_msg_log);
 	case SC_MSG_QUIESCE:
@@ -542,6 +588,12 @@ static void on_message(struct control *ct, const void *msg, struct transport_fds
 		if (svc->process_gone)
 			svc->process_gone(ct->agent,
 					  ((const struct sc_msg_proc_exit *)msg)->process);
+		break;
+	case SC_MSG_SEGMENT:
+		on_segment(ct, msg, fds);
+		break;
+	case SC_MSG_SEGMENT_END:
+		on_segment_end(ct, msg);
 		break;
 	case SC_MSG_SYNCED:
 		if (svc->synced)
@@ -622,6 +674,7 @@ static void take_mailbox(struct control *ct)
 	if (read(ct->agent->main_event, &n, sizeof(n)) < 0 && errno != EAGAIN)
 		log_error("reading an eventfd: %m");
 	collect_ended(ct);
+	collect_segments(ct);
 	send_logs(ct);
 	look_at_quiesce(ct);
 	if (ct->agent->service->sync_wanted &&

@@ -7,7 +7,8 @@
  *   loopback  the broker's agent.sock: messages as packets, channels as memfds, doorbells as eventfds, all passed with
  *             the message that announces them
  *
- * All functions but kick() are called by main alone. kick() may be called by any thread, for a slot that is mapped.
+ * All functions but kick() and send() are called by main alone. Those two may be called by any thread, kick() for a slot
+ * that is mapped.
  */
 #ifndef SC_AGENT_TRANSPORT_H
 #define SC_AGENT_TRANSPORT_H
@@ -16,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "vhost-sc/attach.h"
 #include "vhost-sc/control.h"
 
 #define TRANSPORT_MAX_FDS 3
@@ -48,6 +50,9 @@ struct transport_ops {
 	 * them to -1). Slot 0 is the state region: no doorbell. 0 or -errno. */
 	int (*map)(struct transport *t, uint32_t slot, size_t size, struct transport_fds *fds,
 		   struct mapping *m);
+	/* Maps a segment of `size` bytes, which lies at `offset` of the window; unmap() undoes it. 0 or -errno. */
+	int (*map_segment)(struct transport *t, uint64_t offset, size_t size,
+			   struct transport_fds *fds, struct mapping *m);
 	/* Directs the slot's doorbell to the poller's eventfd, where the transport can (device). 0 or -errno. */
 	int (*bind)(struct transport *t, struct mapping *m, int poller_event);
 	/* Undoes map and bind. */
@@ -62,6 +67,7 @@ struct transport {
 	int fd;		       /* for poll: readable when recv has something */
 	uint32_t num_channels; /* for HELLO */
 	uint64_t slot_size;    /* bytes, for HELLO */
+	uint64_t window_size;  /* bytes; 0: loopback, which has none */
 };
 
 /* Opens a transport; waits up to 10 s for the device or socket to appear. Returns NULL after a log message. */

@@ -61,6 +61,19 @@ static int device_map(struct transport *t, uint32_t slot, size_t size, struct tr
 	return 0;
 }
 
+static int device_map_segment(struct transport *t, uint64_t offset, size_t size,
+			      struct transport_fds *fds, struct mapping *m)
+{
+	uint64_t slots = (t->num_channels + 1) * t->slot_size;
+
+	if (offset < slots || offset > t->window_size || size > t->window_size - offset ||
+	    offset % SC_PAGE)
+		return -EINVAL;
+	*m = (struct mapping){.size = size, .bell_fd = -1, .kick_fd = -1};
+	m->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, t->fd, (off_t)offset);
+	return m->base == MAP_FAILED ? -errno : 0;
+}
+
 static int device_bind(struct transport *t, struct mapping *m, int poller_event)
 {
 	struct sc_dev_doorbell bell = {.slot = m->slot, .fd = poller_event};
@@ -95,6 +108,7 @@ static const struct transport_ops device_ops = {
     .recv = device_recv,
     .send = device_send,
     .map = device_map,
+    .map_segment = device_map_segment,
     .bind = device_bind,
     .unmap = device_unmap,
     .kick = device_kick,
@@ -139,5 +153,6 @@ struct transport *transport_open_device(const char *path)
 	}
 	t->num_channels = info.num_channels;
 	t->slot_size = info.slot_size;
+	t->window_size = info.window_size;
 	return t;
 }

@@ -118,6 +118,18 @@ static int loopback_map(struct transport *t, uint32_t slot, size_t size, struct 
 	return 0;
 }
 
+static int loopback_map_segment(struct transport *t, uint64_t offset, size_t size,
+				struct transport_fds *fds, struct mapping *m)
+{
+	if (fds->n != 1)
+		return -EBADF;
+	if (!memory_is_safe(fds->fd[0], size))
+		return -EPERM;
+	*m = (struct mapping){.size = size, .bell_fd = -1, .kick_fd = -1};
+	m->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fds->fd[0], 0);
+	return m->base == MAP_FAILED ? -errno : 0;
+}
+
 /* The poller waits on bell_fd itself. */
 static int loopback_bind(struct transport *t, struct mapping *m, int poller_event)
 {
@@ -154,6 +166,7 @@ static const struct transport_ops loopback_ops = {
     .recv = loopback_recv,
     .send = loopback_send,
     .map = loopback_map,
+    .map_segment = loopback_map_segment,
     .bind = loopback_bind,
     .unmap = loopback_unmap,
     .kick = loopback_kick,

@@ -84,7 +84,7 @@ class Vm:
     accel: str = "auto"  # the wish, see accel.py
     broker_socket: str = ""  # vhost-user socket of the broker; none: no device (for tests)
     num_channels: int = 127
-    window_bytes: int = 2 << 30
+    window_bytes: int = 2304 << 20
     pollers: int = 0  # poller threads in the agent; 0: the agent decides
     on_agent_exit: str = "reboot"  # reboot, poweroff or halt
     append: str = ""  # more words for the kernel command line

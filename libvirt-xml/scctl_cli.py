@@ -460,7 +460,7 @@ def _add_define(sub):
     cmd.add_argument('--accel', choices=config.ACCELERATORS, default='auto', help='default auto: KVM if it works here')
     cmd.add_argument('--channels', type=int, default=config.DEFAULT_CHANNELS, metavar='N',
                      help='processes that can be attached at a time (default %(default)s)')
-    cmd.add_argument('--window-size', default='2G', metavar='SIZE', help='shared memory of all channels (default 2G)')
+    cmd.add_argument('--window-size', default='2304M', metavar='SIZE', help='shared memory of all channels and segments (default 2304M)')
     cmd.add_argument('--allow-user', action='append', default=[], metavar='USER',
                      help='who may attach; may be repeated')
     cmd.add_argument('--allow-group', action='append', default=[], metavar='GROUP',

@@ -21,7 +21,7 @@ from scctl_common import (GIB, MIB, KIB, Refusal, Usage, conf_dir, domain_run_di
 MAX_CHANNELS = 254  # vhost-user names a queue by eight bits; two are controlq and eventq
 DEFAULT_CHANNELS = 127
 DEFAULT_LANES = 128
-DEFAULT_WINDOW = 2 * GIB
+DEFAULT_WINDOW = 2304 * MIB  # 128 slots of 16M, and 256M for segments
 MIN_SLOT = 1 * MIB
 MAX_SLOT = 1 * GIB
 
@@ -107,9 +107,9 @@ class Domain:
 
     def _check_window(self):
         size = self.window_bytes
-        if size < 2 * MIN_SLOT or size & (size - 1):
+        if size < 2 * MIN_SLOT or size % MIN_SLOT:
             wanted = show_size(_power_of_two((self.channels + 1) << 24))
-            raise Usage(f'--window-size {show_size(size)}: it must be a power of two, at least '
+            raise Usage(f'--window-size {show_size(size)}: it must be a multiple of 1M, at least '
                         f'{show_size(2 * MIN_SLOT)}; for {self.channels} channels of 16M: {wanted}')
         if self.slot_bytes() < MIN_SLOT:
             raise Usage(f'--window-size {show_size(size)} leaves {self.slot_bytes() // KIB}K for each of '

@@ -29,6 +29,7 @@ union client_msg {
 	struct sc_attach_tickets tickets;
 	struct sc_attach_claim claim;
 	struct sc_attach_name name;
+	struct sc_attach_segment segment;
 	unsigned char bytes[SC_ATTACH_MSG_MAX];
 };
 
@@ -66,15 +67,14 @@ void client_drop(struct client *c, const char *why)
 		log_peer(LOG_LEVEL_WARN, "client with pid %d, uid %u is dropped: %s", (int)c->pid,
 			 c->uid, why);
 	loop_del(&b->loop, &c->src);
+	segment_client_gone(b, c);
 	if (c->slot)
 		session_end(b, c->slot);
 	close_later(b, fd); /* descriptors may be in its queue */
 	free_client(c);
 }
 
-/* Sends a message that the client has asked for. A client that leaves no room for it is not
- * reading. Returns false if the client is gone. */
-static bool reply(struct client *c, const void *msg, size_t len, const int *fds, unsigned nfds)
+bool client_reply(struct client *c, const void *msg, size_t len, const int *fds, unsigned nfds)
 {
 	ssize_t n = sock_send(c->src.fd, msg, len, fds, nfds);
 
@@ -107,7 +107,7 @@ void client_attach_failed(struct client *c, uint32_t status, const char *fmt, ..
 	log_peer(LOG_LEVEL_INFO, "attach of pid %d, uid %u refused: %s", (int)c->pid, c->uid,
 		 r.text);
 	state_new(c);
-	reply(c, &r, sizeof(r), NULL, 0);
+	client_reply(c, &r, sizeof(r), NULL, 0);
 }
 
 void client_attached(struct client *c)
@@ -140,7 +140,7 @@ void client_attached(struct client *c)
 	c->state = CLIENT_LIVE;
 	made = ticket_make(b, s, c->tickets, r.tickets, fds + 3);
 	r.ntickets = made;
-	if (!reply(c, &r, sizeof(r), fds, 3 + made))
+	if (!client_reply(c, &r, sizeof(r), fds, 3 + made))
 		ticket_unmake(b, r.tickets, made);
 	sock_close_fds(fds + 3, made);
 }
@@ -341,7 +341,7 @@ static void on_tickets(struct client *c, const struct sc_attach_tickets *m)
 	r.count = ticket_make(b, c->slot, m->count, r.tickets, fds);
 	if (!r.count && m->count)
 		r.status = ENFILE;
-	if (!reply(c, &r, sizeof(r), fds, r.count))
+	if (!client_reply(c, &r, sizeof(r), fds, r.count))
 		ticket_unmake(b, r.tickets, r.count);
 	sock_close_fds(fds, r.count);
 }
@@ -358,7 +358,7 @@ static void on_claim(struct client *c, uint32_t seq, const int *fds, unsigned nf
 
 	for (unsigned i = 0; i < nfds; i++)
 		ticket_claim(c->b, fds[i], &r.names[i]);
-	reply(c, &r, sizeof(r), NULL, 0);
+	client_reply(c, &r, sizeof(r), NULL, 0);
 }
 
 /* Checks a message against its type and the client's state. Returns NULL if it is in order. */
@@ -391,6 +391,10 @@ static const char *bad_message(const struct client *c, const union client_msg *m
 		if (len != sizeof(struct sc_attach_name) || nfds)
 			return "malformed name";
 		return live ? NULL : "name without a session";
+	case SC_ATTACH_SEGMENT:
+		if (len != sizeof(struct sc_attach_segment) || nfds != 1)
+			return "malformed request for a segment";
+		return live ? NULL : "request for a segment without a session";
 	default:
 		return "unknown message";
 	}
@@ -415,6 +419,9 @@ static void on_message(struct client *c, const union client_msg *msg, size_t len
 		break;
 	case SC_ATTACH_CLAIM:
 		on_claim(c, msg->h.seq, fds, nfds);
+		break;
+	case SC_ATTACH_SEGMENT:
+		segment_request(c, &msg->segment, fds[0]);
 		break;
 	default:
 		ticket_set_name(c->b, c->slot->session, &msg->name.name);

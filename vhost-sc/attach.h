@@ -79,6 +79,10 @@ int client_init(struct broker *b, int listen_fd);
 /* Ends a connection and its session; `why` (or NULL) is logged. */
 void client_drop(struct client *c, const char *why);
 
+/* Sends a message that the client has asked for. A client that leaves no room for it is not
+ * reading, and is dropped. Returns false if the client is gone. */
+bool client_reply(struct client *c, const void *msg, size_t len, const int *fds, unsigned nfds);
+
 /* From session.c: the channel is ready, or is not to be had. */
 void client_attached(struct client *c);
 void client_attach_failed(struct client *c, uint32_t status, const char *fmt, ...)

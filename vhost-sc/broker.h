@@ -7,6 +7,7 @@
  *   main.c       options, sockets, signals, the loop
  *   attach.c     processes: attach.sock; asks session.c for channels and ticket.c for tickets
  *   session.c    window slots: channels made ahead, sessions from attach to detach
+ *   segment.c    memory beside the channels, which belongs to tickets
  *   process.c    host processes: numbers, and their end through a pidfd
  *   ticket.c     tickets: numbers, and the hang-up of the last copy
  *   hangup.c     the one place where ends are looked for, so that they can be swept (SC_MSG_SYNC)
@@ -36,6 +37,7 @@
 #include "loop.h"
 #include "process.h"
 #include "reexec.h"
+#include "segment.h"
 #include "session.h"
 #include "ticket.h"
 #include "transport.h"
@@ -53,6 +55,7 @@ struct broker {
 	struct sessions sessions;
 	struct processes procs;
 	struct tickets tickets;
+	struct segments segments;
 	struct domain dom;
 	struct clients clients;
 	struct ctl ctl;

@@ -109,6 +109,7 @@ static void status_limits(const struct broker *b, struct json *j)
 	json_u64(j, "entries", cfg->layout.entries);
 	json_u64(j, "deadline_ms", cfg->deadline_ms);
 	json_u64(j, "tickets", b->tickets.limit);
+	json_u64(j, "segment_bytes", segment_area(b));
 	json_u64(j, "files", b->fd_limit);
 	json_bool(j, "huge", cfg->memory.huge);
 	if (cfg->memory.node >= 0)
@@ -154,6 +155,8 @@ void ctl_status(struct broker *b, struct json *j)
 	json_u64(j, "attaches_refused", b->clients.refused);
 	json_u64(j, "connections", b->clients.count);
 	json_u64(j, "processes", b->procs.used);
+	json_u64(j, "segments", b->segments.used);
+	json_u64(j, "segment_bytes", b->segments.bytes);
 	json_u64(j, "tickets", b->tickets.used);
 	json_u64(j, "tickets_issued", b->tickets.issued);
 	json_u64(j, "tickets_released", b->tickets.hangups);

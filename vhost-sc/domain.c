@@ -91,6 +91,7 @@ static void end_incarnation(struct broker *b)
 	log_info("incarnation %u is over: %s", d->incarnation, d->why);
 	d->incarnation = 0;
 	d->ready_since = 0;
+	segment_agent_gone(b);
 	session_agent_gone(b);
 }
 
@@ -113,6 +114,7 @@ void domain_peer(struct broker *b, bool there)
 	d->state = DOM_DOWN;
 	set_why(d, "the VM is not running");
 	log_info("%s disconnected", b->tr->name);
+	segment_memory_gone(b);
 	session_memory_gone(b);
 	end_incarnation(b);
 	client_serve_waiting(b);
@@ -124,7 +126,7 @@ static void map_state_region(struct broker *b)
 	int ret;
 
 	s->map = MAP_PENDING;
-	ret = b->tr->map(b, 0, b->dom.state_fd, SC_STATE_DEFAULT);
+	ret = b->tr->map(b, 0, b->dom.state_fd, 0, SC_STATE_DEFAULT);
 	if (ret)
 		domain_mapped(b, 0, ret < 0 ? ret : 0);
 }
@@ -141,12 +143,14 @@ void domain_link(struct broker *b, bool up)
 		d->state = DOM_STARTING;
 		if (!d->refused)
 			set_why(d, "the guest is starting anew");
+		segment_memory_gone(b);
 		session_memory_gone(b);
 		end_incarnation(b);
 		return;
 	}
 	log_debug("link to the guest is up");
 	map_state_region(b);
+	segment_advance_all(b);
 	session_advance_all(b);
 	session_fill_pool(b);
 }
@@ -214,6 +218,7 @@ static void start_agent(struct broker *b)
 		 " ms after it connected",
 		 d->incarnation, d->agent.version, d->agent.kernel, d->agent.npollers,
 		 d->ready_since - d->peer_since);
+	segment_advance_all(b);
 	session_advance_all(b);
 	domain_flush_ends(b);
 	client_serve_waiting(b);
@@ -301,6 +306,12 @@ static struct slot *slot_of(struct broker *b, const struct sc_msg_status *m)
 	return s->session && s->session == m->session ? s : NULL;
 }
 
+/* A status that an agent sent: 0 or -errno, whatever it was. */
+static int to_errno(int32_t status)
+{
+	return status > 0 || status < -4095 ? -EPROTO : status;
+}
+
 static void on_status(struct broker *b, const struct sc_msg_status *m)
 {
 	struct slot *s = slot_of(b, m);
@@ -319,7 +330,7 @@ static void on_status(struct broker *b, const struct sc_msg_status *m)
 	if (m->h.type == SC_MSG_DETACHED)
 		session_detached(b, s);
 	else
-		session_attached(b, s, m->status > 0 || m->status < -4095 ? -EPROTO : m->status);
+		session_attached(b, s, to_errno(m->status));
 }
 
 /* True if a message of this type may have this length. */
@@ -337,6 +348,9 @@ static bool length_ok(uint16_t type, size_t len)
 	case SC_MSG_SYNC:
 	case SC_MSG_BYE:
 		return len == sizeof(struct sc_msg_hdr);
+	case SC_MSG_SEGMENT_TAKEN:
+	case SC_MSG_SEGMENT_ENDED:
+		return len == sizeof(struct sc_msg_segment_status);
 	default:
 		return false;
 	}
@@ -379,6 +393,12 @@ void domain_message(struct broker *b, const union agent_msg *msg, size_t len)
 	case SC_MSG_BYE:
 		on_bye(b);
 		break;
+	case SC_MSG_SEGMENT_TAKEN:
+		segment_taken(b, msg->segment.number, to_errno(msg->segment.status));
+		break;
+	case SC_MSG_SEGMENT_ENDED:
+		segment_ended(b, msg->segment.number);
+		break;
 	default:
 		on_status(b, &msg->status);
 	}
@@ -392,14 +412,16 @@ void domain_broken(struct broker *b, const char *why)
 	end_incarnation(b);
 }
 
-void domain_mapped(struct broker *b, uint32_t slot, int status)
+void domain_mapped(struct broker *b, uint32_t tag, int status)
 {
 	struct slot *s;
 
-	if (slot > b->cfg->channels)
+	if (tag >= SEGMENT_TAG)
+		segment_mapped(b, tag - SEGMENT_TAG, status);
+	if (tag > b->cfg->channels)
 		return;
-	s = &b->sessions.slots[slot];
-	if (slot) {
+	s = &b->sessions.slots[tag];
+	if (tag) {
 		session_mapped(b, s, status);
 		return;
 	}
@@ -414,10 +436,12 @@ void domain_mapped(struct broker *b, uint32_t slot, int status)
 	start_agent(b);
 }
 
-void domain_unmapped(struct broker *b, uint32_t slot, int status)
+void domain_unmapped(struct broker *b, uint32_t tag, int status)
 {
-	if (slot >= 1 && slot <= b->cfg->channels)
-		session_unmapped(b, &b->sessions.slots[slot], status);
+	if (tag >= SEGMENT_TAG)
+		segment_unmapped(b, tag - SEGMENT_TAG, status);
+	if (tag >= 1 && tag <= b->cfg->channels)
+		session_unmapped(b, &b->sessions.slots[tag], status);
 }
 
 void domain_doorbell(struct broker *b, uint32_t slot)

@@ -28,6 +28,7 @@ union agent_msg {
 	struct sc_msg_hello hello;
 	struct sc_msg_status status;
 	struct sc_msg_log log;
+	struct sc_msg_segment_status segment;
 	unsigned char bytes[SC_MSG_MAX];
 };
 
@@ -103,9 +104,9 @@ void domain_stranger(struct broker *b);
 void domain_message(struct broker *b, const union agent_msg *msg, size_t len);
 /* The agent broke the protocol and has been cut off. */
 void domain_broken(struct broker *b, const char *why);
-/* A map or unmap is done. status: 0 or -errno. */
-void domain_mapped(struct broker *b, uint32_t slot, int status);
-void domain_unmapped(struct broker *b, uint32_t slot, int status);
+/* A map or unmap is done. status: 0 or -errno. tag: as it was given to transport_ops.map(). */
+void domain_mapped(struct broker *b, uint32_t tag, int status);
+void domain_unmapped(struct broker *b, uint32_t tag, int status);
 /* The doorbells of a slot were set up or replaced. */
 void domain_doorbell(struct broker *b, uint32_t slot);
 

@@ -64,4 +64,5 @@ void hangup_sweep(struct broker *b)
 		}
 	}
 	domain_flush_ends(b);
+	segment_flush_ends(b);
 }

@@ -47,7 +47,7 @@ static const char usage[] =
     "  --loopback            serve a local agent (agent.sock) instead of a VM: not isolated\n"
     "\n"
     "  --channels N          processes that can attach, 1 to 254 (default: 127)\n"
-    "  --window-size BYTES   the device's shared memory, with suffix K, M or G (default: 2G)\n"
+    "  --window-size BYTES   the device's shared memory, with suffix K, M or G (default: 2304M)\n"
     "  --channel-size BYTES  if given, must be what window and channels make (16M by default)\n"
     "  --lanes N             lanes per channel (default: 128)\n"
     "  --entries N           requests per lane, a power of two (default: 256)\n"
@@ -541,6 +541,7 @@ void broker_tick(struct broker *b)
 		loop_at(&b->loop, now + CLOSER_STUCK_MS);
 	b->tr->tick(b, now);
 	session_tick(b, now);
+	segment_tick(b, now);
 	client_tick(b, now);
 }
 
@@ -645,6 +646,7 @@ static void finish(struct broker *b)
 	ctl_close(b);
 	b->tr->close(b);
 	session_close_all(b);
+	segment_close_all(b);
 	ticket_close_all(b);
 	process_close_all(b);
 	domain_close(b);

@@ -16,7 +16,7 @@
 
 #define STATE_ENV     "VHOST_SCD_STATE"
 #define STATE_MAGIC   0x31534453u /* "SDS1" */
-#define STATE_VERSION 1u	  /* of the order and meaning of what is written below */
+#define STATE_VERSION 2u	  /* of the order and meaning of what is written below */
 
 void reexec_request(struct broker *b)
 {
@@ -61,6 +61,7 @@ static int save(const struct broker *b, struct blob_out *out)
 	blob_put_u32(out, log_get_level());
 	process_save(b, out);
 	session_save(b, out);
+	segment_save(b, out);
 	client_save(b, out);
 	ticket_save(b, out);
 	domain_save(b, out);
@@ -128,7 +129,7 @@ void reexec_try(struct broker *b)
 	struct blob_out out = {0};
 	int err;
 
-	if (session_busy(b) || b->tr->busy(b) || closer_tick(loop_now())) {
+	if (session_busy(b) || segment_busy(b) || b->tr->busy(b) || closer_tick(loop_now())) {
 		if (loop_now() >= b->restart_due)
 			give_up(b, "the guest did not finish what was under way");
 		else
@@ -168,6 +169,8 @@ static int load(struct broker *b, struct blob_in *in)
 		err = process_load(b, in);
 	if (!err)
 		err = session_load(b, in);
+	if (!err)
+		err = segment_load(b, in);
 	if (!err)
 		err = client_load(b, in);
 	if (!err)

@@ -88,7 +88,7 @@ static void want_mapped(struct broker *b, struct slot *s)
 	if (s->map != MAP_NONE || !b->dom.link)
 		return;
 	s->map = MAP_PENDING;
-	ret = b->tr->map(b, s->n, s->ch.memfd, b->cfg->layout.size);
+	ret = b->tr->map(b, s->n, s->ch.memfd, s->n * b->cfg->slot_size, b->cfg->layout.size);
 	if (ret)
 		session_mapped(b, s, ret < 0 ? ret : 0);
 }
@@ -107,7 +107,7 @@ static void let_go(struct broker *b, struct slot *s)
 	}
 	s->map = MAP_UNPENDING;
 	set_deadline(b, s, SESSION_UNMAP_MS);
-	ret = b->tr->unmap(b, s->n, b->cfg->layout.size);
+	ret = b->tr->unmap(b, s->n, s->n * b->cfg->slot_size, b->cfg->layout.size);
 	if (ret)
 		session_unmapped(b, s, ret < 0 ? ret : 0);
 }

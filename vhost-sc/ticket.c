@@ -205,16 +205,29 @@ void ticket_set_name(struct broker *b, uint32_t session, const struct sc_ticket_
 		b->tickets.v[index].name = *name;
 }
 
-bool ticket_claim(struct broker *b, int fd, struct sc_ticket_name *name)
+/* The entry of the ticket that fd is. False: it is none. */
+static bool look_up(const struct broker *b, int fd, uint32_t *index)
 {
 	socklen_t len = sizeof(uint64_t);
 	uint64_t cookie = 0;
+
+	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 &&
+	       idmap_get(&b->tickets.by_cookie, cookie, index);
+}
+
+uint64_t ticket_number(const struct broker *b, int fd)
+{
+	uint32_t index;
+
+	return look_up(b, fd, &index) ? b->tickets.v[index].number : 0;
+}
+
+bool ticket_claim(struct broker *b, int fd, struct sc_ticket_name *name)
+{
 	uint32_t index;
 
 	memset(name, 0, sizeof(*name));
-	if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len))
-		return false;
-	if (!idmap_get(&b->tickets.by_cookie, cookie, &index))
+	if (!look_up(b, fd, &index))
 		return false;
 	*name = b->tickets.v[index].name;
 	return true;
@@ -230,6 +243,7 @@ void ticket_hangup(struct broker *b, uint32_t index)
 	forget(b, index);
 	b->tickets.hangups++;
 	domain_release(b, number);
+	segment_ticket_gone(b, number);
 }
 
 void ticket_save(const struct broker *b, struct blob_out *out)

@@ -76,6 +76,9 @@ void ticket_set_name(struct broker *b, uint32_t session, const struct sc_ticket_
  * true if it is a ticket (which can be closed without danger). */
 bool ticket_claim(struct broker *b, int fd, struct sc_ticket_name *name);
 
+/* The number of the ticket that fd is; 0: it is none of this domain's. */
+uint64_t ticket_number(const struct broker *b, int fd);
+
 /* The last app end of entry `index` was closed: the agent is to release the file. */
 void ticket_hangup(struct broker *b, uint32_t index);
 

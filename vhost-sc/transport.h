@@ -44,12 +44,12 @@ struct transport_ops {
 	 */
 	int (*send)(struct broker *b, const struct sc_msg_hdr *msg, const int *fds, unsigned nfds);
 
-	/* Puts a memfd into a window slot. Returns 1: done; 0: domain_mapped() will tell; or
-	 * -errno. */
-	int (*map)(struct broker *b, uint32_t slot, int memfd, uint64_t size);
+	/* Puts a memfd into the window at `offset`. tag: a slot, or SEGMENT_TAG + index. Returns 1:
+	 * done; 0: domain_mapped() will tell; or -errno. */
+	int (*map)(struct broker *b, uint32_t tag, int memfd, uint64_t offset, uint64_t size);
 
 	/* Takes it out. Returns 1, 0 (domain_unmapped() will tell), or -errno. */
-	int (*unmap)(struct broker *b, uint32_t slot, uint64_t size);
+	int (*unmap)(struct broker *b, uint32_t tag, uint64_t offset, uint64_t size);
 
 	/* The doorbells of a slot; the descriptors stay the transport's. Returns 0; -EAGAIN: the guest
 	 * has not set them up (yet), domain_doorbell() will tell; or -errno. */

@@ -197,14 +197,14 @@ static void on_ring_changed(struct vhost_user *vu, uint32_t index)
 	update_link(d);
 }
 
-static void on_shmem_done(struct vhost_user *vu, bool map, uint32_t slot, int status)
+static void on_shmem_done(struct vhost_user *vu, bool map, uint32_t tag, int status)
 {
 	struct broker *b = device_of(vu)->b;
 
 	if (map)
-		domain_mapped(b, slot, status);
+		domain_mapped(b, tag, status);
 	else
-		domain_unmapped(b, slot, status);
+		domain_unmapped(b, tag, status);
 }
 
 static const struct vu_ops vu_ops = {
@@ -279,18 +279,18 @@ static int device_send(struct broker *b, const struct sc_msg_hdr *msg, const int
 	return err;
 }
 
-static int device_map(struct broker *b, uint32_t slot, int memfd, uint64_t size)
+static int device_map(struct broker *b, uint32_t tag, int memfd, uint64_t offset, uint64_t size)
 {
 	struct device *d = b->transport;
 
-	return vu_shmem_map(&d->vu, slot, memfd, slot * b->cfg->slot_size, size);
+	return vu_shmem_map(&d->vu, tag, memfd, offset, size);
 }
 
-static int device_unmap(struct broker *b, uint32_t slot, uint64_t size)
+static int device_unmap(struct broker *b, uint32_t tag, uint64_t offset, uint64_t size)
 {
 	struct device *d = b->transport;
 
-	return vu_shmem_unmap(&d->vu, slot, slot * b->cfg->slot_size, size);
+	return vu_shmem_unmap(&d->vu, tag, offset, size);
 }
 
 static int device_doorbell(struct broker *b, uint32_t slot, int *call, int *kick)

@@ -231,12 +231,12 @@ static void loopback_close(struct broker *b)
 	b->transport = NULL;
 }
 
-static int loopback_map(struct broker *b, uint32_t slot, int memfd, uint64_t size)
+static int loopback_map(struct broker *b, uint32_t tag, int memfd, uint64_t offset, uint64_t size)
 {
 	return 1;
 }
 
-static int loopback_unmap(struct broker *b, uint32_t slot, uint64_t size)
+static int loopback_unmap(struct broker *b, uint32_t tag, uint64_t offset, uint64_t size)
 {
 	return 1;
 }

@@ -14,6 +14,12 @@
  * open file. The app end of a ticket cannot be written to (EPIPE) or read from (EAGAIN) by anyone who mistakes it
  * for a descriptor of his own. A ticket's number is (session << 32 | n) with n = 1..SC_MAX_TICKETS. It may be used again
  * by its session after an explicit SC_OP_CLOSE of the file that it held.
+ *
+ * Segments. Memory that a process shares with the agent beside its channel, for what outlives the channel: it belongs to
+ * a ticket (one ticket has one segment at most), is mapped into the domain's window, and is there for every process that
+ * holds the ticket (through fork, exec, SCM_RIGHTS): each asks with SC_ATTACH_SEGMENT and the ticket's descriptor, and gets
+ * the memfd. When the ticket's last copy is closed, anywhere, the agent lets go of it and it is freed. The memfd is sealed
+ * against any change of size.
  */
 #ifndef VHOST_SC_ATTACH_H
 #define VHOST_SC_ATTACH_H
@@ -43,6 +49,10 @@ enum sc_attach_type {
 	SC_ATTACH_EVENT =
 	    8, /* struct sc_attach_event, from the broker, unasked: the domain went or came back; with
 				      a new incarnation: fds call and kick eventfd, which replace the old ones */
+	SC_ATTACH_SEGMENT =
+	    9, /* struct sc_attach_segment with one fd, a ticket: makes the ticket's segment, or asks for it */
+	SC_ATTACH_SEGMENT_REP =
+	    10, /* struct sc_attach_segment; on success fd: the segment's memfd */
 };
 
 struct sc_attach_hdr {
@@ -129,6 +139,22 @@ struct sc_attach_event {
 	struct sc_attach_hdr h;
 	uint32_t incarnation; /* 0: the domain is down */
 	uint32_t nfds;	      /* 0 or 2 */
+};
+
+#define SC_SEGMENT_MIN (64u << 10) /* bytes */
+#define SC_SEGMENT_MAX (16u << 20)
+
+struct sc_attach_segment {
+	struct sc_attach_hdr h;
+	/* In the reply: 0 or errno. EBADF: the descriptor is no ticket of this domain. ENOENT: it has no segment, and `size`
+	 * is 0. EINVAL: size. ENOBUFS: the window, or the user's share of it, is full. EAGAIN: another process is having it
+	 * made. EIO: the domain does not serve, or did not take it */
+	uint32_t status;
+	uint32_t reserved;
+	/* In the request: a power of two, SC_SEGMENT_MIN to SC_SEGMENT_MAX: make it if there is none (one that is there is
+	 * answered with, whatever its size); 0: do not make one. In the reply: its size */
+	uint64_t size;
+	uint64_t ticket; /* in the reply: the ticket's number */
 };
 
 #define SC_ATTACH_MSG_MAX 4096

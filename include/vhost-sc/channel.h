@@ -46,8 +46,9 @@
 #define SC_ABI_VERSION	 1
 #define SC_CHANNEL_MAGIC 0x31484353u /* "SCH1" */
 
-/* Feature bits, offered by the broker (what agent and broker can), accepted by the process. None yet. */
-#define SC_FEATURES 0ull
+/* Feature bits, offered by the broker (what agent and broker can), accepted by the process. */
+#define SC_F_SEGMENTS (1ull << 0) /* shared segments: SC_ATTACH_SEGMENT, SC_MSG_SEGMENT */
+#define SC_FEATURES   SC_F_SEGMENTS
 
 #define SC_LINE		   64u
 #define SC_PAGE		   4096u

@@ -32,6 +32,10 @@ enum sc_msg_type {
 	SC_MSG_BYE =
 	    7, /* header only: orderly end of the incarnation: everything is synced to disk; who runs the
 				agent unmounts after it has exited */
+	/* struct sc_msg_segment_status: answer to SEGMENT (status 0 or -errno) */
+	SC_MSG_SEGMENT_TAKEN = 8,
+	/* struct sc_msg_segment_status: answer to SEGMENT_END: no access after this */
+	SC_MSG_SEGMENT_ENDED = 9,
 
 	/* broker to agent */
 	/* struct sc_msg_start: answer to HELLO. Loopback: carries the state region's memfd */
@@ -50,6 +54,10 @@ enum sc_msg_type {
 	SC_MSG_SYNCED = 40,   /* header only */
 	/* struct sc_msg_proc_exit: this process is gone: drop the POSIX locks it owned */
 	SC_MSG_PROC_EXIT = 41,
+	/* struct sc_msg_segment: memory that belongs to a ticket lies in the window. Loopback: carries the memfd */
+	SC_MSG_SEGMENT = 42,
+	/* struct sc_msg_segment_status: its ticket is gone (RELEASE was sent before): let go of it */
+	SC_MSG_SEGMENT_END = 43,
 };
 
 struct sc_msg_hdr {
@@ -140,6 +148,25 @@ struct sc_msg_release {
 };
 #define SC_RELEASE_MAX 256
 static_assert(sizeof(struct sc_msg_release) <= SC_MSG_MAX, "fits");
+
+/*
+ * A segment (attach.h). Announced once it is mapped, and to each new incarnation after START. The one with ticket 0 is the
+ * agent's own: it comes first, and stays; data of file objects travels through it.
+ */
+struct sc_msg_segment {
+	struct sc_msg_hdr h;
+	uint32_t number; /* never reused in a domain's life */
+	uint32_t reserved;
+	uint64_t ticket; /* whose it is; 0: the agent's own */
+	uint64_t offset; /* from the window's start, bytes; a multiple of size */
+	uint64_t size;	 /* bytes, a power of two from SC_SEGMENT_MIN to SC_SEGMENT_MAX */
+};
+
+struct sc_msg_segment_status {
+	struct sc_msg_hdr h;
+	int32_t status; /* 0 or -errno */
+	uint32_t number;
+};
 
 /*
  * The state region: window slot 0. A memfd that the broker makes once per domain and that outlives incarnations. Page 0

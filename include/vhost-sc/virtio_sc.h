@@ -8,10 +8,11 @@
  *   virtqueue 1                eventq      broker to agent, messages of control.h
  *   virtqueue 2 + (slot - 1)   doorbell    of channel slot 1..num_channels; carries no buffers, only
  *                                          notifications, in both directions
- *   shared memory region 0     the window  num_channels + 1 slots of slot_size bytes each
+ *   shared memory region 0     the window  num_channels + 1 slots of slot_size bytes each, then the
+ *                                          segment area: what is left
  *
  * Slot 0 of the window is the domain's state region (control.h), the others hold channels (channel.h).
- * A slot without a channel is a hole: what a guest reads there is undefined and what it writes is lost.
+ * In the segment area lie segments (attach.h), where SC_MSG_SEGMENT says. A slot without a channel is a hole: what a guest reads there is undefined and what it writes is lost.
  *
  * This header also declares /dev/sc, the interface between the guest driver and the agent. It is included by
  * kernel code and by user-space code, so it uses linux/types.h alone.
@@ -43,7 +44,8 @@
 /* bounded by QEMU's 1,024 virtqueues; 254 with vhost-user */
 #define VIRTIO_SC_MAX_CHANNELS	   1000
 #define VIRTIO_SC_DEFAULT_CHANNELS 127
-#define VIRTIO_SC_DEFAULT_WINDOW   (2ULL << 30) /* bytes: 128 slots of 16 MiB */
+/* bytes: 128 slots of 16 MiB, and 256 MiB of segments. The guest spends 64 bytes on each 4 KiB */
+#define VIRTIO_SC_DEFAULT_WINDOW (2304ULL << 20)
 
 /* Device configuration space; read-only for the driver; little-endian. */
 struct virtio_sc_config {
@@ -62,7 +64,8 @@ struct virtio_sc_config {
  *   write   queues one control message (all or nothing; at most SC_MSG_MAX bytes; EAGAIN/blocks while the queue is
  *           full).
  *   poll    EPOLLIN: a message can be read; EPOLLOUT: one can be written; EPOLLHUP: the device is gone.
- *   mmap    maps the window, write-back and with struct pages: offset = slot * slot_size + offset in the slot,
+ *   mmap    maps the window, write-back and with struct pages: offset = slot * slot_size + offset in the slot
+ *           (or beyond all slots: the segment area),
  *           MAP_SHARED only, not beyond the window.
  *   ioctl   below.
  *

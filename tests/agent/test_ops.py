@@ -12,7 +12,7 @@ import time
 import unittest
 
 from harness import (Agent, AT_EMPTY_PATH, AT_SYMLINK_FOLLOW, BYE, CROSS_ABS, F_CURPOS, F_CURPOS2, LANE_BUF, Lost,
-                     QUIESCE, QUIESCED, SHUTDOWN)
+                     QUIESCE, QUIESCED, SEGMENT, SEGMENT_END, SEGMENT_ENDED, SEGMENT_TAKEN, SHUTDOWN, memfd)
 
 SYNC_FULL, SYNC_DATA, SYNC_RANGE, SYNC_FS = 1, 2, 3, 4
 FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR, FIONREAD, TCGETS = 0x80086601, 0x801c581f, 0x541b, 0x5401
@@ -44,6 +44,46 @@ class Base(unittest.TestCase):
 
     def err(self, value, name):
         self.assertEqual(value, -getattr(errno, name), os.strerror(-value) if isinstance(value, int) else value)
+
+
+class Segments(Base):
+    """Memory that belongs to tickets: what the broker announces is taken or refused, and let go of."""
+
+    def announce(self, number, size, seals=True, ticket=1 << 32 | 7):
+        fd = memfd("segment", size) if seals else os.memfd_create("segment")
+        os.ftruncate(fd, size)
+        seq = self.agent.send(SEGMENT, struct.pack("<IIQQQ", number, 0, ticket, 0, size), fds=[fd])
+        os.close(fd)
+        _, got, _, body = self.agent.expect(SEGMENT_TAKEN)
+        status, which = struct.unpack("<iI", body)
+        self.assertEqual((got, which), (seq, number))
+        return status
+
+    def end(self, number):
+        self.agent.send(SEGMENT_END, struct.pack("<iI", 0, number))
+        status, which = struct.unpack("<iI", self.agent.expect(SEGMENT_ENDED)[3])
+        self.assertEqual(which, number)
+        return status
+
+    def mapped(self):
+        with open("/proc/%d/maps" % self.agent.proc.pid, encoding="utf-8") as f:
+            return sum("/memfd:segment" in line for line in f)
+
+    def test_taken_and_ended(self):
+        self.assertEqual([self.announce(n, 1 << 16 + n) for n in (1, 2, 3)], [0, 0, 0])
+        self.assertEqual(self.mapped(), 3)
+        self.assertEqual(self.end(2), 0)
+        self.assertEqual(self.mapped(), 2)
+        self.err(self.end(2), "ENOENT")
+        self.assertEqual((self.end(1), self.end(3), self.mapped()), (0, 0, 0))
+
+    def test_refused(self):
+        self.err(self.announce(1, 1 << 16, seals=False), "EPERM")  # its maker could take the memory away
+        self.err(self.announce(1, 1 << 15), "EINVAL")
+        self.err(self.announce(1, 3 << 16), "EINVAL")
+        self.err(self.announce(0, 1 << 16), "EINVAL")
+        self.assertEqual(self.mapped(), 0)
+        self.assertEqual(self.ch.call("NOP", arg0=1), 1)
 
 
 class Data(Base):

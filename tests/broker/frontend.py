@@ -358,6 +358,9 @@ class Guest(peers.Agent):
             elif mtype == peers.ATTACH:
                 door = self.rings[2 + slot - 1]
                 fds = [os.dup(self.fe.window[slot * peers.SLOT_SIZE][1]), os.dup(door.call_fd), os.dup(door.kick_fd)]
+            elif mtype == peers.SEGMENT:
+                offset = peers.MSG_SEGMENT.unpack_from(data, peers.MSG_HDR.size)[3]
+                fds = [os.dup(self.fe.window[offset][1])]
         return mtype, seq, slot, data[peers.MSG_HDR.size:], fds
 
     def close(self):

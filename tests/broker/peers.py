@@ -22,7 +22,7 @@ BROKER = os.environ.get("VHOST_SCD", "vhost-scd")
 
 # attach.h
 MAGIC = 0x31415343
-REQ, REP, TICKETS, TICKETS_REP, CLAIM, CLAIM_REP, NAME, EVENT = range(1, 9)
+REQ, REP, TICKETS, TICKETS_REP, CLAIM, CLAIM_REP, NAME, EVENT, SEGMENT_REQ, SEGMENT_REP = range(1, 11)
 OK, DENIED, VERSION, DOWN, STARTING, FULL, LIMIT, ROLE, GROUPS, ERROR = range(10)
 ATTACH_HDR = struct.Struct("<IHHII")
 ATTACH_REQ = struct.Struct("<IIQIIII")
@@ -30,15 +30,19 @@ ATTACH_REP = struct.Struct("<IIQ8I6I32Q256s")
 TICKETS_MSG = struct.Struct("<II32Q")
 TICKET_NAME = struct.Struct("<QQQII")
 EVENT_MSG = struct.Struct("<II")
+SEGMENT_BODY = struct.Struct("<IIQQ")
+F_SEGMENTS = 1
 
 # control.h
-HELLO, ATTACHED, DETACHED, LOG, QUIESCED, SYNC, BYE = range(1, 8)
-START, REFUSE, ATTACH, DETACH, RELEASE, QUIESCE, SHUTDOWN, SYNCED, PROC_EXIT = range(33, 42)
+HELLO, ATTACHED, DETACHED, LOG, QUIESCED, SYNC, BYE, SEGMENT_TAKEN, SEGMENT_ENDED = range(1, 10)
+(START, REFUSE, ATTACH, DETACH, RELEASE, QUIESCE, SHUTDOWN, SYNCED, PROC_EXIT, SEGMENT,
+ SEGMENT_END) = range(33, 44)
 MSG_HDR = struct.Struct("<HHIII")
 MSG_HELLO = struct.Struct("<IIQIIQ64s64s1024s")
 MSG_START = struct.Struct("<IIQQII")
 MSG_ATTACH = struct.Struct("<8IIIIIIIQ256I")
 MSG_RELEASE = struct.Struct("<II256Q")
+MSG_SEGMENT = struct.Struct("<IIQQQ")
 
 CHANNELS = 8
 SLOT_SIZE = 1 << 20
@@ -187,8 +191,8 @@ class Agent:
         assert msg[0] == want, "expected message %d, got %d" % (want, msg[0])
         return msg
 
-    def hello(self, abi=1, role=1, channels=None, slot_size=SLOT_SIZE):
-        self.send(HELLO, MSG_HELLO.pack(abi, role, 0, channels or self.broker.channels, 2, slot_size,
+    def hello(self, abi=1, role=1, channels=None, slot_size=SLOT_SIZE, features=0):
+        self.send(HELLO, MSG_HELLO.pack(abi, role, features, channels or self.broker.channels, 2, slot_size,
                                         b"test", b"6.1.0", b"virtio_sc"))
 
     def expect_start(self):
@@ -218,6 +222,22 @@ class Agent:
         for fd in self.channels.pop(session, {"fds": []})["fds"]:
             os.close(fd)
         return session
+
+    def expect_segment(self, status=0, answer=True):
+        """Takes one SEGMENT and answers it. (number, ticket, offset, size, fd)"""
+        _, seq, _, body, fds = self.expect(SEGMENT)
+        number, _, ticket, offset, size = MSG_SEGMENT.unpack(body)
+        assert len(fds) == 1
+        if answer:
+            self.send(SEGMENT_TAKEN, struct.pack("<iI", status, number), seq=seq)
+        return number, ticket, offset, size, fds[0]
+
+    def expect_segment_end(self, answer=True):
+        _, seq, _, body, _ = self.expect(SEGMENT_END)
+        number = struct.unpack("<iI", body)[1]
+        if answer:
+            self.send(SEGMENT_ENDED, struct.pack("<iI", 0, number), seq=seq)
+        return number
 
     def expect_release(self):
         _, _, _, body, _ = self.expect(RELEASE)
@@ -324,6 +344,16 @@ class Client:
         status, count = struct.unpack_from("<II", body)
         assert status == 0
         return [TICKET_NAME.unpack_from(body, 8 + i * TICKET_NAME.size) for i in range(count)]
+
+    def ask_segment(self, ticket_fd, size=0):
+        self.send(SEGMENT_REQ, SEGMENT_BODY.pack(0, 0, size, 0), [ticket_fd])
+
+    def segment(self, timeout=TIMEOUT):
+        """The answer: (errno, size, ticket, fd or None)."""
+        body, fds = self.recv(SEGMENT_REP, timeout)
+        status, _, size, ticket = SEGMENT_BODY.unpack(body)
+        assert len(fds) == (0 if status else 1)
+        return status, size, ticket, fds[0] if fds else None
 
     def event(self, timeout=TIMEOUT):
         body, fds = self.recv(EVENT, timeout)

@@ -14,6 +14,7 @@ import unittest
 
 import frontend
 import peers
+import segments
 from frontend import FrontEnd, GPA, Guest, MEMORY, UVA
 from peers import Broker, Client, Closed, attach_pair, wait_for
 
@@ -44,6 +45,48 @@ class Case(unittest.TestCase):
         c, ch = attach_pair(self.broker, guest, **kw)
         self.addCleanup(c.close)
         return c, ch
+
+
+class Segments(segments.SegmentTests, Case):
+    agent = Case.guest
+
+    def agent_anew(self, old):
+        old.reset()
+        old.start()
+        return old
+
+    def test_in_the_window(self):
+        """They lie beyond the slots, do not overlap, and what is free is used again."""
+        g, c, _ = self.start()
+        _, more = c.more_tickets(8)
+        end = (peers.CHANNELS + 1) * peers.SLOT_SIZE
+        held = []
+        for fd in more.values():
+            c.ask_segment(fd, 1 << 20)
+            m = g.recv()
+            self.assertEqual(m[0], peers.SEGMENT)
+            number, _, ticket, offset, size = peers.MSG_SEGMENT.unpack(m[3])
+            self.assertGreaterEqual(offset, end)
+            self.assertLessEqual(offset + size, g.fe.window_size)
+            g.send(peers.SEGMENT_TAKEN, struct.pack("<iI", 0, number), seq=m[1])
+            for f in m[4]:
+                os.close(f)
+            status, _, _, mem = c.segment()
+            self.assertEqual(status, 0)
+            os.close(mem)
+            held.append((ticket, offset, number))
+            if len(held) == 3:
+                break  # 7 MiB: 4 are the agent's own
+        full = list(more.values())[3]
+        self.assertEqual(self.ask(c, full, 1 << 20), errno.ENOBUFS)
+        self.assertEqual(len({h[1] for h in held}), 3)
+        os.close(c.tickets.pop(held[1][0]))
+        g.expect_release()
+        self.assertEqual(g.expect_segment_end(), held[1][2])
+        wait_for(lambda: self.used() == 3)
+        s, _ = self.make(g, c, full, 1 << 20)
+        self.assertEqual(s[2], held[1][1])
+        self.assertEqual(g.fe.errors, [])
 
 
 class Device(Case):

@@ -10,10 +10,12 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import unittest
 
 import peers
+import segments
 from peers import Agent, Broker, Client, Closed, attach_pair, wait_for
 
 NOBODY = 65534
@@ -96,6 +98,50 @@ class AbsentNode(Case):
         c, _ = self.pair(self.agent())
         self.assertEqual(memory_policy(c.fds[0]), "default")
         self.assertIn("NUMA node 999", self.broker.read_log())
+
+
+class Segments(segments.SegmentTests, Case):
+    def agent_anew(self, old):
+        old.close()
+        return self.agent(hello=False)
+
+    def test_old_agent(self):
+        c, _ = self.pair(self.agent(), tickets=1)
+        self.assertEqual(self.ask(c, list(c.tickets.values())[0], 65536), errno.EIO)
+
+    def test_share_of_a_user(self):
+        a, _, _ = self.start()
+
+        def user():
+            c = Client(self.broker)
+            c.attach(tickets=20)
+            sizes = []
+            for fd in c.tickets.values():
+                c.ask_segment(fd, 16 << 20)
+                status = c.segment()[0]
+                if status:
+                    return "%d %d" % (len(sizes), status)
+                sizes.append(fd)
+            return len(sizes)
+
+        def serve():
+            a.expect_attach()
+            while True:
+                try:
+                    m = a.recv()
+                except (Closed, OSError):
+                    return
+                if m[0] == peers.SEGMENT:
+                    a.send(peers.SEGMENT_TAKEN, struct.pack("<i", 0) + m[3][:4], seq=m[1])
+                elif m[0] in (peers.DETACH, peers.SEGMENT_END):
+                    return
+
+        t = threading.Thread(target=serve)
+        t.start()
+        got = as_user(NOBODY, user)
+        t.join()
+        # Three quarters of 256 MiB.
+        self.assertEqual(got, "12 %d" % errno.ENOBUFS)
 
 
 class Attach(Case):

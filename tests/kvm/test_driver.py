@@ -166,7 +166,7 @@ class DriverInVm(unittest.TestCase):
         self.judge(self.boot(7, 64 << 20, 1, "few"))
 
     def test_default_size_two_vcpus(self):
-        self.judge(self.boot(127, 2 << 30, 2, "default"))
+        self.judge(self.boot(127, 2304 << 20, 2, "default"))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Broker(Base):
         self.domain.max_per_user, self.domain.deadline_ms, self.domain.channels = 3, 1500, 15
         argv = ' '.join(broker.command(self.domain, False))
         for option in ('--name d1', '--role storage', f'--rundir {self.path("rundir")}', '--channels 15',
-                       '--window-size 2147483648', '--allow-user root', '--allow-user daemon', '--allow-group adm',
+                       '--window-size 2415919104', '--allow-user root', '--allow-user daemon', '--allow-group adm',
                        '--max-per-user 3', '--deadline-ms 1500', f'--log {self.path("logdir")}/d1.broker.log'):
             self.assertIn(option, argv)
         self.assertNotIn('--loopback', argv)

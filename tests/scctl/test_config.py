@@ -53,7 +53,7 @@ class Options(sctest.Case):
         self.define('--size: "lots" is not a size', '--disk', self.path('d'), '--size', 'lots')
         self.define('--memory: "x" is not a size', *disk, '--memory', 'x')
         self.define('--memory 64 MiB: it must be', *disk, '--memory', '64M')
-        self.define('--window-size 3G: it must be a power of two', *disk, '--window-size', '3G')
+        self.define('--window-size 3145729: it must be a multiple of 1M', *disk, '--window-size', '3145729')
         self.define('leaves 512K for each of 254 channels', *disk, '--channels', '254', '--window-size', '128M')
         self.define('more than 1G', *disk, '--channels', '1', '--window-size', '8G')
 

@@ -315,7 +315,7 @@ void segment_request(struct client *c, const struct sc_attach_segment *m, int fd
 		err = b->restart ? -EAGAIN : -EIO;
 	else if (!s)
 		err = make(b, ticket, c->uid, m->size, &s);
-	if (err || s->served) {
+	if (err || !s || s->served) {
 		answer(c, m->h.seq, s, err);
 		return;
 	}

@@ -146,7 +146,8 @@ static int make(struct broker *b, uint64_t ticket, uid_t uid, uint64_t size, str
 	s = take_entry(&b->segments);
 	if (!s)
 		return -ENOMEM;
-	fd = memfd_sealed("vhost-sc-segment", size, false);
+	fd = memfd_sealed("vhost-sc-segment", size,
+			  (struct memory_kind){.node = b->cfg->memory.node});
 	if (fd < 0)
 		return fd;
 	*s = (struct segment){

@@ -13,6 +13,10 @@ for word; do
 	esac
 done
 
+# sftp-server wants to know who it is.
+$busybox mkdir -p /etc
+echo 'root:x:0:0:root:/:/bin/sh' >/etc/passwd
+
 $busybox ip link set lo up
 $busybox ip address add "$address/30" dev eth0 || exit 1
 $busybox ip link set eth0 up || exit 1

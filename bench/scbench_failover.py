@@ -87,7 +87,7 @@ def _extras(log, kill, detected, ready, answer):
     failures = [(start, end, number) for start, end, number in log.failed if end > kill_ns]
     extra = {'detect_ms': (detected - kill) * 1e3, 'boot_ms': (ready - detected) * 1e3, 'call_ms': (answer / 1e9 - ready) * 1e3,
              'failed_calls': len(failures),
-             'longest_call_ms': max([(e - s) / 1e6 for s, e in log.gaps] + [(e - s) / 1e6 for s, e, _ in failures], default=0)}
+             'longest_call_ms': max([(e - s) / 1e6 for s, e, *_ in log.gaps + log.old + failures], default=0)}
     for number in sorted({number for _, _, number in failures}):
         extra['failed_' + errno.errorcode.get(number, str(number))] = sum(n == number for _, _, n in failures)
     extra['old_descriptor_lost'] = int(bool(log.old) and log.old[-1][2] != 0)

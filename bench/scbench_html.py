@@ -226,18 +226,26 @@ def _series_plots(figures, name):
 
 # ---- through a failure ----
 
+def _merge(buckets):
+    """Buckets of 10 ms put together so that at most 250 are left. (buckets, their width in ms)."""
+    by = -(-len(buckets) // 250)
+    groups = [buckets[i:i + by] for i in range(0, len(buckets), by)]
+    return [[g[0][0], sum(b[1] for b in g), sum(b[2] for b in g)] for g in groups], 10 * by
+
+
 def timeline_plot(f):
     """Calls by time through the kill, of the round nearest to the median."""
-    buckets, outage = f['timeline']['buckets'], f['timeline']['ns'] / 1e6
+    outage = f['timeline']['ns'] / 1e6
+    buckets, width = _merge(f['timeline']['buckets'])
     left, right, bottom, top = 70, WIDTH - 30, 300, 40
-    first, last = buckets[0][0], buckets[-1][0] + 10
+    first, last = buckets[0][0], buckets[-1][0] + width
     most = max(max(ok for _, ok, _ in buckets), 1)
     at_x = lambda ms: left + (ms - first) / (last - first) * (right - left)
     at_y = lambda n: bottom - n / most * (bottom - top)
     path = ' '.join(f'{at_x(ms):.1f},{at_y(ok):.1f}' for ms, ok, _ in buckets)
     parts = [_line(left, bottom, right, bottom), _line(left, top, left, bottom),
              f'<polyline points="{path}" fill="none" stroke="{DARK}" stroke-width="1.2"/>']
-    parts += [_mark('square', at_x(ms + 5), bottom, LIGHT, f'{failed} failed') for ms, _, failed in buckets if failed]
+    parts += [_mark('square', at_x(ms + width / 2), bottom, LIGHT, f'{failed} failed') for ms, _, failed in buckets if failed]
     moments = ((0, 'kill'), (f['timeline']['extra']['detect_ms'] + f['timeline']['extra']['boot_ms'], 'the agent serves again'),
                (outage, 'first answer'))
     for i, (ms, text) in enumerate(moments):
@@ -248,8 +256,8 @@ def timeline_plot(f):
     step = next(s for s in (100, 200, 500, 1000, 2000, 5000, 10000, 50000) if (last - first) / s <= 12)
     for ms in range(math.ceil(first / step) * step, last, step):
         parts += [_line(at_x(ms), bottom, at_x(ms), bottom + 4), _text(at_x(ms), bottom + 18, str(ms), 'middle')]
-    parts += [_text((left + right) / 2, bottom + 36, 'time since the kill, ms', 'middle'), _text(8, 16, 'calls answered in 10 ms'),
-              _mark('square', 260, 12, LIGHT), _text(272, 16, '10 ms in which calls failed')]
+    parts += [_text((left + right) / 2, bottom + 36, 'time since the kill, ms', 'middle'), _text(8, 16, f'calls answered in {width} ms'),
+              _mark('square', 260, 12, LIGHT), _text(272, 16, f'{width} ms in which calls failed')]
     return _svg(bottom + 46, parts, 'calls answered over time through a kill')
 
 

@@ -250,7 +250,8 @@ def _failover_rows(figures):
     table = [['workload', 'what', 'median']]
     for f in figures:
         if 'timeline' in f:
-            table += [[f['name'], text, f'{f["extra"].get(key, 0):.3g}' + (' ms' if key.endswith('_ms') else '')] for key, text in phases]
+            text_of = lambda key: time_text(f['extra'].get(key, 0) * 1e6) if key.endswith('_ms') else f'{f["extra"].get(key, 0):.3g}'
+            table += [[f['name'], text, text_of(key)] for key, text in phases]
     return table
 
 

@@ -3,7 +3,7 @@
 """test_report.py - `scbench report` from samples made up here: figures, marks, comparison, the page."""
 
 import contextlib
-import html.parser
+import html.parser as html_parser
 import io
 import json
 import os
@@ -16,6 +16,7 @@ import xml.etree.ElementTree
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'bench'))
+import scbench_html as html  # noqa: E402
 import scbench_report as report  # noqa: E402
 import scbench_workloads as wl  # noqa: E402
 from scbench_common import Refusal  # noqa: E402
@@ -56,7 +57,7 @@ def make(directory, repeat=10, others=0.0, slower=1, tail='', without=()):
         f.write(tail)
 
 
-class WellFormed(html.parser.HTMLParser):
+class WellFormed(html_parser.HTMLParser):
     """Demands that what is opened is closed, in order."""
 
     VOID = {'meta', 'circle', 'line', 'polygon', 'polyline', 'rect'}
@@ -236,6 +237,14 @@ class Report(unittest.TestCase):
         for unit in ('MiB/s', 'ns (logarithmic)', 'no unit'):
             self.assertIn(unit, page)
         self.assertFalse(re.search(r'\b(nan|inf)\b', page))
+
+
+class Timeline(unittest.TestCase):
+    def test_long_ones_are_put_together_and_lose_no_call(self):
+        buckets, width = html._merge([[10 * i, 2, i % 2] for i in range(600)])
+        self.assertEqual((len(buckets), width, buckets[1]), (200, 30, [30, 6, 2]))
+        self.assertEqual((sum(b[1] for b in buckets), sum(b[2] for b in buckets)), (1200, 300))
+        self.assertEqual(html._merge([[0, 1, 0], [10, 1, 0]]), ([[0, 1, 0], [10, 1, 0]], 10))
 
 
 class Words(unittest.TestCase):

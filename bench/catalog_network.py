@@ -47,4 +47,5 @@ def workloads():
             f'redis-{command}-{together}', 'network', f'redis: {command} by 10 connections, {together} requests sent together (redis-benchmark\'s figure)',
             'a server that others wrote, unmodified, whose work is mostly its sockets. Its client is on the host\'s stack.', side('net'),
             {'native': side('netns', 'kernel stack over veth'), 'local': side('netlocal', 'kernel, loopback interface')},
-            {'native': 1.0} if together > 1 else {}, needs='redis-benchmark', size=3)
+            {'native': 1.0} if together > 1 else {}, needs='redis-benchmark', size=3,
+            sample_ms=200)  # its clock ticks in milliseconds

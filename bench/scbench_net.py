@@ -150,7 +150,8 @@ class RedisHelper:
         if done.returncode or not rows or not float(rows[0]['rps']):
             raise Refusal(f'redis-benchmark: {done.stderr.strip()[-200:] or "no answer"}')
         extra = {f'p{n}_ns': float(rows[0][f'p{n}_latency_ms']) * 1e6 for n in (50, 99)}
-        return {'ns': int(count / float(rows[0]['rps']) * 1e9), 'ops': count, 'app_ns': app, 'agent_ns': agent, 'broker_ns': broker,
+        # It counts in milliseconds; so short a time that it counts none (a rate of "inf") was less than one.
+        return {'ns': max(1000000, int(count / float(rows[0]['rps']) * 1e9)), 'ops': count, 'app_ns': app, 'agent_ns': agent, 'broker_ns': broker,
                 'idle_ns': 0, 'extra': extra}
 
     def close(self):

@@ -124,7 +124,8 @@ def figure(w, raw):
     """Everything that is to be said of one workload, as a dict for results.json."""
     rounds, others = raw.rounds[w.name], raw.others.get(w.name)
     ours = stats.summary(_values(rounds, 'ours', w.what))
-    there = [name for name in w.bases if any(name in r['sides'] for r in rounds)]
+    # A base case without any time cannot be compared with: a clock too coarse for it.
+    there = [name for name in w.bases if any(_values(rounds, name, w.what))]
     result = {'name': w.name, 'group': w.group, 'title': w.title, 'why': w.why, 'n': len(rounds), 'size': w.size, 'series': w.series, 'x': w.x,
               'unit': '% of one core' if w.what == 'cpu' else 'ns', 'ours': ours, 'cpu_ns': _cpu(rounds, 'ours'),
               'others': others, 'busy': others is not None and others > BUSY_SHARE, 'few': len(rounds) < 10,

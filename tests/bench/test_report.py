@@ -144,6 +144,12 @@ class Report(unittest.TestCase):
         self.assertEqual(set(self.figure('read-4096')['bases']), {'native'})
         self.run_report()
 
+    def test_a_base_case_of_no_time_is_left_out(self):
+        make(self.dir)
+        with open(os.path.join(self.dir, 'raw.jsonl'), 'w', encoding='utf-8') as f:
+            f.write(json.dumps({'w': 'null', 'round': 0, 'sides': {'ours': sample(400), 'floor': sample(0), 'getppid': sample(100)}}) + '\n')
+        self.assertEqual(set(self.figure('null')['bases']), {'getppid'})
+
     def test_a_peer_that_is_there_in_some_rounds_is_compared_with_those(self):
         make(self.dir, repeat=3, without=('uring',))
         with open(os.path.join(self.dir, 'raw.jsonl'), 'a', encoding='utf-8') as f:

@@ -15,6 +15,12 @@ def _sides(command, *args):
                                          'local': Side('netlocal', command, words, 'kernel, loopback interface')}
 
 
+def _server(program, command, words):
+    """A server on the three stacks; its client is always on the host's."""
+    side = lambda kind, title='': Side(f'{program}-{kind}', command, words, title)
+    return side('net'), {'native': side('netns', 'kernel stack over veth'), 'local': side('netlocal', 'kernel, loopback interface')}
+
+
 def workloads():
     for size in ANSWER_SIZES:
         ours, bases = _sides('netrr', str(size), '1')
@@ -42,10 +48,12 @@ def workloads():
             'whether a stack that polls looks at every connection, or only at those that have something.', ours, bases, series='netconns',
             x=n, size=64)
     for command, together in (('get', 1), ('get', 16), ('set', 1), ('set', 16)):
-        side = lambda kind, title='': Side('redis-' + kind, command, ('10', str(together)), title)
+        ours, bases = _server('redis', command, ('10', str(together)))
         yield Workload(
             f'redis-{command}-{together}', 'network', f'redis: {command} by 10 connections, {together} requests sent together (redis-benchmark\'s figure)',
-            'a server that others wrote, unmodified, whose work is mostly its sockets. Its client is on the host\'s stack.', side('net'),
-            {'native': side('netns', 'kernel stack over veth'), 'local': side('netlocal', 'kernel, loopback interface')},
-            {'native': 1.0} if together > 1 else {}, needs='redis-benchmark', size=3,
-            sample_ms=200)  # its clock ticks in milliseconds
+            'a server that others wrote, unmodified, whose work is mostly its sockets. Its client is on the host\'s stack.', ours, bases,
+            {'native': 1.0} if together > 1 else {}, needs='redis-benchmark', size=3, sample_ms=200)  # its clock ticks in milliseconds
+    for name, size in (('small', KIB), ('large', 1024 * KIB)):
+        ours, bases = _server('nginx', name, ())
+        yield Workload(f'nginx-{name}', 'network', f'nginx: a file of {size_text(size)}, again and again over one connection',
+                       'a server of files: one that fits a packet, and one that fills buffers.', ours, bases, needs='nginx', size=size)

@@ -107,52 +107,38 @@ class Net:
             subprocess.run(['ip', *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
-class RedisHelper:
-    """A redis server whose sockets are of some kind, and redis-benchmark on the host's stack, started for each request.
+class ServerHelper:
+    """A server that others wrote, whose sockets are of some kind. Subclasses say which, and ask it."""
 
-    The figures are redis-benchmark's own. The application is the server; the client is in no CPU time, for all kinds alike.
-    """
+    PORT = 0
 
-    PORT = 16379
-
-    def __init__(self, place, kind):
+    def __init__(self, place, kind, argv):
         self.place, self.host = place, place.far[kind]
-        argv = place.words(kind) + ['redis-server', '--port', str(self.PORT), '--bind', '0.0.0.0', '--save', '', '--appendonly', 'no',
-                                    '--protected-mode', 'no', '--dir', '/tmp', '--logfile', '/dev/null']
-        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=place.env)
+        self.process = subprocess.Popen(place.words(kind) + argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.PIPE, text=True, env=place.env)
         self.pid = self.process.pid
         try:
-            self._wait()
+            self._wait(argv[0])
         except BaseException:
             self.close()
             raise
 
-    def _wait(self):
+    def _wait(self, name):
         end = time.monotonic() + 20
         while True:
             try:
                 socket.create_connection((self.host, self.PORT), 2).close()
                 return
             except OSError as err:
-                if time.monotonic() > end or self.process.poll() is not None:
-                    raise Refusal(f'redis-server does not answer at {self.host}: {err}') from None
+                if self.process.poll() is not None:
+                    raise Refusal(f'{name} ended: {self.process.stderr.read().strip()[-200:]}') from None
+                if time.monotonic() > end:
+                    raise Refusal(f'{name} does not answer at {self.host}: {err}') from None
                 time.sleep(0.05)
 
-    def ask(self, command, count, args=()):
-        """COUNT requests of a kind ("get", "set"), by args[0] connections, args[1] requests sent together."""
-        pids = (self.pid, self.place.agent_pid, self.place.broker_pid)
-        before = [process_clock(pid) for pid in pids]
-        done = subprocess.run(['redis-benchmark', '-h', self.host, '-p', str(self.PORT), '-t', command, '-n', str(count), '-c', args[0],
-                               '-P', args[1], '--csv'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=ANSWER_SECONDS,
-                              check=False)
-        app, agent, broker = (int((process_clock(pid) - b) * 1e9) for pid, b in zip(pids, before))
-        rows = list(csv.DictReader(io.StringIO(done.stdout)))
-        if done.returncode or not rows or not float(rows[0]['rps']):
-            raise Refusal(f'redis-benchmark: {done.stderr.strip()[-200:] or "no answer"}')
-        extra = {f'p{n}_ns': float(rows[0][f'p{n}_latency_ms']) * 1e6 for n in (50, 99)}
-        # It counts in milliseconds; so short a time that it counts none (a rate of "inf") was less than one.
-        return {'ns': max(1000000, int(count / float(rows[0]['rps']) * 1e9)), 'ops': count, 'app_ns': app, 'agent_ns': agent, 'broker_ns': broker,
-                'idle_ns': 0, 'extra': extra}
+    def _cpu(self):
+        """CPU nanoseconds of server, agent, broker so far."""
+        return [int(process_clock(pid) * 1e9) for pid in (self.pid, self.place.agent_pid, self.place.broker_pid)]
 
     def close(self):
         self.process.terminate()
@@ -161,3 +147,67 @@ class RedisHelper:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process.stderr.close()
+
+
+class RedisHelper(ServerHelper):
+    """A redis server, and redis-benchmark on the host's stack, started for each request.
+
+    The figures are redis-benchmark's own. The application is the server; the client is in no CPU time, for all kinds alike.
+    """
+
+    PORT = 16379
+
+    def __init__(self, place, kind):
+        super().__init__(place, kind, ['redis-server', '--port', str(self.PORT), '--bind', '0.0.0.0', '--save', '', '--appendonly', 'no',
+                                       '--protected-mode', 'no', '--dir', '/tmp', '--logfile', '/dev/null'])
+
+    def ask(self, command, count, args=()):
+        """COUNT requests of a kind ("get", "set"), by args[0] connections, args[1] requests sent together."""
+        before = self._cpu()
+        done = subprocess.run(['redis-benchmark', '-h', self.host, '-p', str(self.PORT), '-t', command, '-n', str(count), '-c', args[0],
+                               '-P', args[1], '--csv'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=ANSWER_SECONDS,
+                              check=False)
+        app, agent, broker = (a - b for a, b in zip(self._cpu(), before))
+        rows = list(csv.DictReader(io.StringIO(done.stdout)))
+        if done.returncode or not rows or not float(rows[0]['rps']):
+            raise Refusal(f'redis-benchmark: {done.stderr.strip()[-200:] or "no answer"}')
+        extra = {f'p{n}_ns': float(rows[0][f'p{n}_latency_ms']) * 1e6 for n in (50, 99)}
+        # It counts in milliseconds; so short a time that it counts none (a rate of "inf") was less than one.
+        return {'ns': max(1000000, int(count / float(rows[0]['rps']) * 1e9)), 'ops': count, 'app_ns': app, 'agent_ns': agent,
+                'broker_ns': broker, 'idle_ns': 0, 'extra': extra}
+
+
+class NginxHelper(ServerHelper):
+    """nginx with one worker in the same process, and a client of ours on the host's stack that keeps its connection."""
+
+    PORT = 16380
+    FILES = {'small': 1024, 'large': 1 << 20}
+
+    def __init__(self, place, kind, work):
+        self.folder = os.path.join(work, f'nginx-{kind}')
+        os.makedirs(self.folder, exist_ok=True)
+        for name, size in self.FILES.items():
+            with open(os.path.join(self.folder, name), 'wb') as f:
+                f.write(b'x' * size)
+        conf = os.path.join(self.folder, 'nginx.conf')
+        with open(conf, 'w', encoding='utf-8') as f:
+            f.write(f'daemon off; master_process off; pid {self.folder}/pid; error_log stderr crit;\nevents {{ }}\n'
+                    f'http {{ access_log off; keepalive_requests 100000000; sendfile on; client_body_temp_path {self.folder}/t1; '
+                    f'proxy_temp_path {self.folder}/t2; fastcgi_temp_path {self.folder}/t3; uwsgi_temp_path {self.folder}/t4; '
+                    f'scgi_temp_path {self.folder}/t5;\nserver {{ listen 0.0.0.0:{self.PORT}; root {self.folder}; }} }}\n')
+        self.client = None
+        super().__init__(place, kind, ['nginx', '-p', self.folder, '-c', conf])
+        self.client = Helper([find('scbench-work', 'bench/scbench-work')], dict(os.environ))
+
+    def ask(self, command, count, _args=()):
+        """COUNT times the file `command`."""
+        before = self._cpu()
+        answer = self.client.ask('nethttp', count, [self.host, str(self.PORT), '/' + command, str(self.FILES[command])])
+        app, agent, broker = (a - b for a, b in zip(self._cpu(), before))
+        return dict(answer, app_ns=app, agent_ns=agent, broker_ns=broker)
+
+    def close(self):
+        if self.client:
+            self.client.close()
+        super().close()

@@ -188,6 +188,8 @@ class Run:
             return PingHelper(self.peer, Helper([find(kind.program, 'bench/' + kind.program), '--cpu', str(self.cpu)], self.domain.env))
         if kind.where == 'redis':
             return net.RedisHelper(self.net, name.partition('-')[2])
+        if kind.where == 'nginx':
+            return net.NginxHelper(self.net, name.partition('-')[2], self.places.work)
         agent, broker = self._pids_of(kind)
         if kind.where == 'fio':
             return FioHelper(agent, broker, self.domain.env)

@@ -21,7 +21,7 @@ class Kind:
     """A helper process: a program, where it runs, and whether it is moved to the application's CPU.
 
     where: 'host'; 'scrun' (on the host, under scrun); 'sshfs' (on the host, on files of the driver domain); 'guest' (inside the
-    driver domain's VM); 'ping' (on the host and inside that VM); 'net' (with sockets as scbench_net.py says); 'redis' (the same of a redis server); 'fio' (no process of ours: the program is started for each sample and tells its own figures).
+    driver domain's VM); 'ping' (on the host and inside that VM); 'net' (with sockets as scbench_net.py says); 'redis', 'nginx' (the same of such a server); 'fio' (no process of ours: the program is started for each sample and tells its own figures).
     """
     program: str
     where: str = 'host'
@@ -49,6 +49,9 @@ HELPERS = {
     'redis-net': Kind('redis-server', 'redis'),
     'redis-netns': Kind('redis-server', 'redis'),
     'redis-netlocal': Kind('redis-server', 'redis'),
+    'nginx-net': Kind('nginx', 'nginx'),
+    'nginx-netns': Kind('nginx', 'nginx'),
+    'nginx-netlocal': Kind('nginx', 'nginx'),
 }
 # Peers that are the same guest without us: a VM of its own, for runs on a VM.
 PEER_VM = ('sshfs', 'guest')

@@ -547,6 +547,7 @@ static const struct measure_command commands[] = {
     {"nettx", run_nettx, 3},
     {"netrx", run_netrx, 3},
     {"netconn", run_netconn, 2},
+    {"nethttp", run_nethttp, 4},
     {"pong", run_pong, 0},
     {"ping", run_ping, 2},
     {"stat", run_stat, 1},

@@ -44,7 +44,7 @@ void latency_add(struct latencies *l, int64_t ns);
 void latency_report(const struct latencies *l, unsigned int n);
 
 /* ---- work_net.c: sockets ---- */
-measure_fn run_netserve, run_netrr, run_netudp, run_nettx, run_netrx, run_netconn;
+measure_fn run_netserve, run_netrr, run_netudp, run_nettx, run_netrx, run_netconn, run_nethttp;
 
 /* ---- work_pollute.c ---- */
 measure_fn run_pollute;

@@ -12,6 +12,8 @@
  *	nettx, netrx ADDRESS PORT SIZE   send, receive by calls of SIZE bytes; over when the last byte has
  *	                             reached the other program
  *	netconn ADDRESS PORT         connect, a request and an answer of one byte, close
+ *	nethttp ADDRESS PORT PATH BYTES   GET PATH from a web server over one connection that is kept; the
+ *	                             answer's body must be of BYTES; extras as with netrr
  *
  * IPv4. What is done once (connecting, the first exchange) is not in the time, but for netconn. All
  * waits end after PATIENCE_S seconds without progress.
@@ -25,6 +27,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -212,6 +215,7 @@ int run_netserve(uint64_t count, int argc, char **argv)
 
 /* ---- the client ---- */
 
+/* A connection on which the server has been told what for (w, unless NULL), or -errno. */
 static int connect_to(const struct sockaddr_in *a, const struct wish *w)
 {
 	struct timeval patience = {.tv_sec = PATIENCE_S};
@@ -224,7 +228,7 @@ static int connect_to(const struct sockaddr_in *a, const struct wish *w)
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (connect(fd, (const struct sockaddr *)a, sizeof(*a)))
 		err = -errno;
-	if (!err)
+	if (!err && w)
 		err = send_all(fd, (const char *)w, sizeof(*w));
 	if (!err)
 		return fd;
@@ -382,6 +386,78 @@ int run_nettx(uint64_t count, int argc, char **argv)
 int run_netrx(uint64_t count, int argc, char **argv)
 {
 	return stream(count, argv, false);
+}
+
+/* Receives up to the end of an answer's head; what came after it stays in `data`. How much that is, or -errno. */
+static ssize_t receive_head(int fd, char *data, size_t room)
+{
+	size_t have = 0;
+	char *end;
+
+	for (;;) {
+		ssize_t got = recv(fd, data + have, room - 1 - have, 0);
+
+		if (got <= 0)
+			return got ? -errno : -EPIPE;
+		have += (size_t)got;
+		data[have] = '\0';
+		end = strstr(data, "\r\n\r\n");
+		if (end)
+			break;
+		if (have == room - 1)
+			return -EMSGSIZE;
+	}
+	if (strncmp(data, "HTTP/1.1 200", 12))
+		return -EPROTO;
+	have -= (size_t)(end + 4 - data);
+	return (ssize_t)have;
+}
+
+static int get_once(int fd, const char *request, uint64_t bytes)
+{
+	static char data[65536];
+	int err = send_all(fd, request, strlen(request));
+	ssize_t got;
+
+	if (err)
+		return err;
+	got = receive_head(fd, data, sizeof(data));
+	while (got >= 0 && (uint64_t)got < bytes) {
+		bytes -= (uint64_t)got;
+		got = recv(fd, data, bytes < sizeof(data) ? bytes : sizeof(data), 0);
+		if (got <= 0)
+			got = got ? -errno : -EPIPE;
+	}
+	return got < 0 ? (int)got : 0;
+}
+
+int run_nethttp(uint64_t count, int argc, char **argv)
+{
+	uint64_t bytes = strtoull(argv[3], NULL, 10);
+	struct latencies late = {0};
+	struct sockaddr_in a;
+	char request[512];
+	int fd, err = fill_address(&a, argv[0], argv[1]);
+
+	if (err || !bytes ||
+	    (size_t)snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: b\r\n\r\n",
+			     argv[2]) >= sizeof(request))
+		return -EINVAL;
+	fd = connect_to(&a, NULL);
+	if (fd < 0)
+		return fd;
+	err = get_once(fd, request, bytes);
+	measure_begin();
+	for (uint64_t i = 0; i < count && !err; i++) {
+		int64_t start = measure_now();
+
+		err = get_once(fd, request, bytes);
+		latency_add(&late, measure_now() - start);
+	}
+	measure_end();
+	latency_report(&late, 1);
+	close(fd);
+	return err;
 }
 
 int run_netconn(uint64_t count, int argc, char **argv)

@@ -3,6 +3,7 @@
 #include "poller.h"
 
 #include "log.h"
+#include "relay.h"
 #include "service.h"
 #include "session.h"
 #include "workers.h"
@@ -80,14 +81,15 @@ struct channel {
 };
 
 struct poller {
-	struct actor actor; /* first */
+	struct relay relay; /* the threads */
 	struct agent *agent;
 	const struct service *service; /* agent's */
 	uint32_t index;
-	pthread_t thread;
+	bool was_ready;
 	struct channel *channels[VIRTIO_SC_MAX_CHANNELS];
 	uint32_t nchannels;
 	struct call *free_calls;
+	struct call *back;    /* taken out of the inbox, not looked at yet */
 	struct lane *dirty;   /* lanes of all channels with unpublished completions */
 	uint64_t publication; /* counts publish_lanes() */
 	struct io_uring ring;
@@ -258,14 +260,14 @@ static void call_step(struct poller *p, struct call *c, enum step step)
 	}
 }
 
-/* Begins the execution of a request. False: no memory. */
-static bool call_begin(struct poller *p, struct channel *ch, struct lane *ln,
-		       const struct sc_slot *s)
+/* A call for a request of the lane. NULL: no memory. */
+static struct call *call_new(struct poller *p, struct channel *ch, const struct lane *ln,
+			     const struct sc_slot *s)
 {
 	struct call *c = call_alloc(p);
 
 	if (!c)
-		return false;
+		return NULL;
 	memset(c, 0, sizeof(*c));
 	c->ch = ch;
 	c->poller = p;
@@ -275,8 +277,29 @@ static bool call_begin(struct poller *p, struct channel *ch, struct lane *ln,
 	ch->inflight++;
 	p->inflight++;
 	p->round++;
-	call_step(p, c, p->service->begin(p, c));
-	return true;
+	return c;
+}
+
+bool poller_may_run_here(struct poller *p)
+{
+	/* What the ring completes, it does in the thread that asked: that must not be stuck then. */
+	return !p->in_ring && relay_may_enter(&p->relay);
+}
+
+bool poller_run_here(struct poller *p, struct call *c)
+{
+	struct runner *me = p->relay.now;
+	uint32_t token;
+
+	if (!poller_may_run_here(p))
+		return false;
+	publish_lanes(p); /* others' results do not wait for this one */
+	token = relay_enter(&p->relay);
+	p->service->work(&me->actor, c);
+	if (relay_leave(&p->relay, token))
+		return true;
+	poller_return(c, CALL_DONE);
+	relay_stand_by(me);
 }
 
 /* Copies a request out of shared memory: the one time that it is read. */
@@ -308,6 +331,7 @@ static inline uint32_t lane_serve(struct poller *p, struct channel *ch, struct l
 		__builtin_prefetch(&ln->slots[(ln->head + i) & ln->mask]);
 	for (i = 0; i < n; i++) {
 		struct sc_slot s;
+		struct call *c;
 
 		if (ch->inflight >= AGENT_MAX_INFLIGHT)
 			break;
@@ -319,12 +343,18 @@ static inline uint32_t lane_serve(struct poller *p, struct channel *ch, struct l
 			/* The caller may begin to look; whether it sleeps is asked once, when the turn ends. */
 			if (++nops % PUBLISH_EVERY == 0)
 				__atomic_store_n(&ln->shared->done, ln->done, __ATOMIC_RELEASE);
-		} else if (!call_begin(p, ch, ln, &s)) {
-			break;
-		} else if (ln->dirty && ++slow % PUBLISH_EVERY == 0) {
-			publish_lanes(p);
+			ln->head++;
+			continue;
 		}
+		c = call_new(p, ch, ln, &s);
+		if (!c)
+			break;
+		/* Before the call begins: if it is executed here and is slow, another thread goes on with the lane. */
 		ln->head++;
+		__atomic_store_n(&ln->shared->head, ln->head, __ATOMIC_RELAXED);
+		call_step(p, c, p->service->begin(p, c));
+		if (ln->dirty && ++slow % PUBLISH_EVERY == 0)
+			publish_lanes(p);
 	}
 	__atomic_store_n(&ln->shared->head, ln->head, __ATOMIC_RELAXED);
 	publish_lanes(p);
@@ -437,22 +467,21 @@ void poller_wake(struct poller *p)
 
 static uint32_t take_inbox(struct poller *p)
 {
-	struct call *c, *list = NULL;
+	struct call *c = NULL;
 	uint32_t n = 0;
 
-	if (!atomic_load_explicit(&p->inbox, memory_order_relaxed))
-		return 0;
-	c = atomic_exchange_explicit(&p->inbox, NULL, memory_order_acquire);
+	if (atomic_load_explicit(&p->inbox, memory_order_relaxed))
+		c = atomic_exchange_explicit(&p->inbox, NULL, memory_order_acquire);
 	while (c) { /* into the order of their coming */
 		struct call *next = c->next;
 
-		c->next = list;
-		list = c;
+		c->next = p->back;
+		p->back = c;
 		c = next;
 	}
-	for (; list; n++) {
-		c = list;
-		list = c->next;
+	for (; p->back; n++) {
+		c = p->back;
+		p->back = c->next;
 		p->at_workers -= c->at_worker;
 		c->at_worker = false;
 		call_step(p, c, c->state == CALL_RESTART ? p->service->begin(p, c) : STEP_DONE);
@@ -516,11 +545,11 @@ uint16_t poller_personality(struct poller *p, const struct cred *cred)
 {
 	int id;
 
-	if (!p->has_ring || !p->actor.wardrobe.privileged)
+	if (!p->has_ring || !p->relay.now->actor.wardrobe.privileged)
 		return 0;
 	if (p->personality[cred->index])
 		return (uint16_t)(p->personality[cred->index] - 1);
-	if (creds_wear(&p->actor.wardrobe, cred) < 0)
+	if (creds_wear(&p->relay.now->actor.wardrobe, cred) < 0)
 		return 0;
 	id = io_uring_register_personality(&p->ring);
 	if (id <= 0) {
@@ -719,7 +748,7 @@ static void beat(struct poller *p, int64_t now)
 /* True if something came since the last round. */
 static bool anything(struct poller *p)
 {
-	if (atomic_load_explicit(&p->inbox, memory_order_relaxed) ||
+	if (p->back || atomic_load_explicit(&p->inbox, memory_order_relaxed) ||
 	    atomic_load_explicit(&p->mail, memory_order_relaxed) ||
 	    atomic_load_explicit(&p->stopping, memory_order_relaxed))
 		return true;
@@ -860,13 +889,14 @@ static void note_quiet(struct poller *p)
 	atomic_store_explicit(&p->quiet, quiet, memory_order_release);
 }
 
-static void *poller_main(void *arg)
+/* The life of a poller, or the part of it that one of its threads leads. */
+static void poller_loop(void *arg)
 {
 	struct poller *p = arg;
 
-	p->last_beat = now_ns();
-	if (p->service->poller_ready && !p->service->poller_ready(p))
+	if (!p->was_ready && p->service->poller_ready && !p->service->poller_ready(p))
 		log_error("poller %u cannot serve", p->index);
+	p->was_ready = true;
 	while (!atomic_load_explicit(&p->stopping, memory_order_relaxed)) {
 		if (poller_round_once(p)) {
 			if (++p->rounds % BEAT_ROUNDS == 0)
@@ -877,7 +907,6 @@ static void *poller_main(void *arg)
 		if (!poller_spin(p))
 			poller_sleep(p);
 	}
-	return NULL;
 }
 
 /* ---- start and stop ---- */
@@ -938,10 +967,17 @@ static void pin(struct poller *p)
 		return;
 	CPU_ZERO(&set);
 	CPU_SET(o->cpus[p->index % o->ncpus], &set);
-	err = pthread_setaffinity_np(p->thread, sizeof(set), &set);
+	err = relay_pin(&p->relay, sizeof(set), &set);
 	if (err)
 		log_warning("cannot pin poller %u to CPU %u: %s", p->index,
 			    o->cpus[p->index % o->ncpus], strerror(err));
+}
+
+/* What either thread of a poller does first. */
+static void start_thread(struct actor *a)
+{
+	if (a->agent->service->start_worker)
+		a->agent->service->start_worker(a);
 }
 
 struct poller *poller_start(struct agent *agent, uint32_t index)
@@ -953,9 +989,8 @@ struct poller *poller_start(struct agent *agent, uint32_t index)
 	if (!p)
 		return NULL;
 	memset(p, 0, sizeof(*p));
-	p->agent = p->actor.agent = agent;
+	p->agent = agent;
 	p->service = agent->service;
-	p->actor.wardrobe.privileged = agent->privileged;
 	p->index = index;
 	pthread_mutex_init(&p->mail_lock, NULL);
 	p->max_spin_ns = (int64_t)agent->max_spin_us * 1000;
@@ -973,7 +1008,9 @@ struct poller *poller_start(struct agent *agent, uint32_t index)
 	}
 	if (agent->service->ring_done)
 		start_ring(p);
-	if (pthread_create(&p->thread, NULL, poller_main, p)) {
+	p->last_beat = now_ns();
+	if (!relay_start(&p->relay, agent, agent->service->work != NULL, start_thread, poller_loop,
+			 p)) {
 		log_error("cannot start poller %u", index);
 		free(p);
 		return NULL;
@@ -986,7 +1023,7 @@ void poller_stop(struct poller *p)
 {
 	atomic_store_explicit(&p->stopping, true, memory_order_relaxed);
 	poller_wake(p);
-	pthread_join(p->thread, NULL);
+	relay_stop(&p->relay);
 }
 
 int poller_event(const struct poller *p)
@@ -1014,7 +1051,7 @@ struct agent *poller_agent(struct poller *p)
 
 struct actor *poller_actor(struct poller *p)
 {
-	return &p->actor;
+	return &p->relay.now->actor;
 }
 
 void poller_moved(struct poller *p, uint64_t read, uint64_t written)
@@ -1050,10 +1087,5 @@ const struct poller_stats *poller_stats(const struct poller *p)
 
 uint64_t poller_cpu_ns(const struct poller *p)
 {
-	struct timespec ts;
-	clockid_t clock;
-
-	if (pthread_getcpuclockid(p->thread, &clock) || clock_gettime(clock, &ts) < 0)
-		return 0;
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+	return relay_cpu_ns(&((struct poller *)p)->relay);
 }

@@ -72,8 +72,17 @@ void poller_return(struct call *c, enum call_state state);
  * and is passed to storage_ring_done(). NULL: no ring, or too much in it: have a worker do it.
  */
 struct io_uring_sqe *poller_sqe(struct poller *p, struct call *c);
+/*
+ * Executes the call by service->work in the poller's own thread although that may block (relay.h). True: done, the result is
+ * there. False: not now, let a worker do it. If it was slow, this does not return: the call has come back like a worker's, and
+ * another thread is the poller. So nothing may wait on the stack or be half done when this is called.
+ */
+bool poller_run_here(struct poller *p, struct call *c);
+/* Whether it would; nothing can change that meanwhile but a slow call. */
+bool poller_may_run_here(struct poller *p);
 /* The ring's number for the session's credentials, 0: the agent's own. */
 uint16_t poller_personality(struct poller *p, const struct cred *cred);
+/* The thread's that is the poller now. */
 struct actor *poller_actor(struct poller *p);
 /* Requests seen in the present round so far: a lone one is worth a direct system call, several share one. */
 uint32_t poller_round(const struct poller *p);

@@ -20,10 +20,11 @@
 #define OP_CURPOS  (1u << 3) /* may be told to use it: SC_SLOT_F_CURPOS */
 #define OP_CURPOS2 (1u << 4) /* likewise for arg1's handle */
 #define OP_CACHED  (1u << 5) /* the poller tries `work` first, with `cached` */
+#define OP_HERE	   (1u << 6) /* as a rule so short that the poller executes `work` itself, if it may */
 
 struct op {
 	uint32_t needs;
-	op_start start; /* in the poller, or NULL: to a worker (after trying, with OP_CACHED) */
+	op_start start; /* in the poller, or NULL: STEP_WORK (after trying, with OP_CACHED) */
 	op_work work;	/* in a worker, or NULL: start ends every call */
 };
 
@@ -51,44 +52,44 @@ static enum step start_cancel(struct poller *p, struct call *c)
 }
 
 static const struct op ops[SC_OP_STORAGE_END] = {
-    [SC_OP_ROOT] = {0, NULL, work_root},
-    [SC_OP_OPEN] = {OP_HANDLE | OP_CACHED, NULL, work_open},
-    [SC_OP_CLOSE] = {OP_HANDLE, start_close, NULL},
+    [SC_OP_ROOT] = {OP_HERE, NULL, work_root},
+    [SC_OP_OPEN] = {OP_HANDLE | OP_CACHED | OP_HERE, NULL, work_open},
+    [SC_OP_CLOSE] = {OP_HANDLE | OP_HERE, start_close, work_close},
     [SC_OP_GRANT] = {0, start_grant, NULL},
     [SC_OP_READ] = {OP_HANDLE | OP_CURPOS, start_read, work_read},
-    [SC_OP_WRITE] = {OP_HANDLE | OP_CURPOS, start_write, work_write},
-    [SC_OP_SEEK] = {OP_HANDLE | OP_POS, start_seek, work_seek},
-    [SC_OP_READDIR] = {OP_HANDLE | OP_POS, NULL, work_readdir},
-    [SC_OP_STAT] = {OP_HANDLE | OP_CACHED, NULL, work_stat},
-    [SC_OP_ACCESS] = {OP_HANDLE | OP_CACHED, NULL, work_access},
-    [SC_OP_READLINK] = {OP_HANDLE | OP_CACHED, NULL, work_readlink},
-    [SC_OP_MKDIR] = {OP_HANDLE, NULL, work_mkdir},
-    [SC_OP_MKNOD] = {OP_HANDLE, NULL, work_mknod},
-    [SC_OP_UNLINK] = {OP_HANDLE, NULL, work_unlink},
-    [SC_OP_SYMLINK] = {OP_HANDLE, NULL, work_symlink},
-    [SC_OP_RENAME] = {OP_HANDLE | OP_HANDLE2, NULL, work_rename},
-    [SC_OP_LINK] = {OP_HANDLE | OP_HANDLE2, NULL, work_link},
-    [SC_OP_TRUNCATE] = {OP_HANDLE, NULL, work_truncate},
-    [SC_OP_CHMOD] = {OP_HANDLE, NULL, work_chmod},
-    [SC_OP_CHOWN] = {OP_HANDLE, NULL, work_chown},
-    [SC_OP_UTIMENS] = {OP_HANDLE, NULL, work_utimens},
-    [SC_OP_GETXATTR] = {OP_HANDLE, NULL, work_getxattr},
-    [SC_OP_SETXATTR] = {OP_HANDLE, NULL, work_setxattr},
-    [SC_OP_LISTXATTR] = {OP_HANDLE, NULL, work_listxattr},
-    [SC_OP_REMOVEXATTR] = {OP_HANDLE, NULL, work_removexattr},
-    [SC_OP_STATFS] = {OP_HANDLE, NULL, work_statfs},
+    [SC_OP_WRITE] = {OP_HANDLE | OP_CURPOS | OP_HERE, start_write, work_write},
+    [SC_OP_SEEK] = {OP_HANDLE | OP_POS | OP_HERE, start_seek, work_seek},
+    [SC_OP_READDIR] = {OP_HANDLE | OP_POS | OP_HERE, NULL, work_readdir},
+    [SC_OP_STAT] = {OP_HANDLE | OP_CACHED | OP_HERE, NULL, work_stat},
+    [SC_OP_ACCESS] = {OP_HANDLE | OP_CACHED | OP_HERE, NULL, work_access},
+    [SC_OP_READLINK] = {OP_HANDLE | OP_CACHED | OP_HERE, NULL, work_readlink},
+    [SC_OP_MKDIR] = {OP_HANDLE | OP_HERE, NULL, work_mkdir},
+    [SC_OP_MKNOD] = {OP_HANDLE | OP_HERE, NULL, work_mknod},
+    [SC_OP_UNLINK] = {OP_HANDLE | OP_HERE, NULL, work_unlink},
+    [SC_OP_SYMLINK] = {OP_HANDLE | OP_HERE, NULL, work_symlink},
+    [SC_OP_RENAME] = {OP_HANDLE | OP_HANDLE2 | OP_HERE, NULL, work_rename},
+    [SC_OP_LINK] = {OP_HANDLE | OP_HANDLE2 | OP_HERE, NULL, work_link},
+    [SC_OP_TRUNCATE] = {OP_HANDLE | OP_HERE, NULL, work_truncate},
+    [SC_OP_CHMOD] = {OP_HANDLE | OP_HERE, NULL, work_chmod},
+    [SC_OP_CHOWN] = {OP_HANDLE | OP_HERE, NULL, work_chown},
+    [SC_OP_UTIMENS] = {OP_HANDLE | OP_HERE, NULL, work_utimens},
+    [SC_OP_GETXATTR] = {OP_HANDLE | OP_HERE, NULL, work_getxattr},
+    [SC_OP_SETXATTR] = {OP_HANDLE | OP_HERE, NULL, work_setxattr},
+    [SC_OP_LISTXATTR] = {OP_HANDLE | OP_HERE, NULL, work_listxattr},
+    [SC_OP_REMOVEXATTR] = {OP_HANDLE | OP_HERE, NULL, work_removexattr},
+    [SC_OP_STATFS] = {OP_HANDLE | OP_HERE, NULL, work_statfs},
     [SC_OP_FALLOCATE] = {OP_HANDLE, start_fallocate, work_fallocate},
     [SC_OP_SYNC] = {OP_HANDLE, start_sync, work_sync},
     [SC_OP_FADVISE] = {OP_HANDLE, start_fadvise, work_fadvise},
-    [SC_OP_SETFL] = {OP_HANDLE, NULL, work_setfl},
+    [SC_OP_SETFL] = {OP_HANDLE | OP_HERE, NULL, work_setfl},
     [SC_OP_GETFL] = {OP_HANDLE, start_getfl, NULL},
     [SC_OP_FLOCK] = {OP_HANDLE, start_flock, NULL},
     [SC_OP_LOCK] = {OP_HANDLE, start_lock, NULL},
     [SC_OP_UNLOCK_ALL] = {OP_HANDLE, start_unlock_all, NULL},
     [SC_OP_CANCEL] = {0, start_cancel, NULL},
     [SC_OP_COPY] = {OP_HANDLE | OP_HANDLE2 | OP_CURPOS | OP_CURPOS2, NULL, work_copy},
-    [SC_OP_GETPATH] = {OP_HANDLE, NULL, work_getpath},
-    [SC_OP_IOCTL] = {OP_HANDLE, NULL, work_ioctl},
+    [SC_OP_GETPATH] = {OP_HANDLE | OP_HERE, NULL, work_getpath},
+    [SC_OP_IOCTL] = {OP_HANDLE | OP_HERE, NULL, work_ioctl},
     [SC_OP_SYNCALL] = {0, NULL, work_syncall},
 };
 
@@ -216,15 +217,12 @@ static int check_slot(const struct op *op, const struct call *c)
 	return 0;
 }
 
-enum step storage_start(struct poller *p, struct call *c)
+/* The first steps of a call, which never block. */
+static enum step begin(struct poller *p, const struct op *op, struct call *c)
 {
 	struct actor *a = poller_actor(p);
-	const struct op *op = c->s.op < SC_OP_STORAGE_END ? &ops[c->s.op] : NULL;
-	int err;
+	int err = check_slot(op, c);
 
-	if (!op || (!op->start && !op->work))
-		return done(c, -ENOSYS);
-	err = check_slot(op, c);
 	if (!err)
 		err = take_handles(a->agent, op, c);
 	if (err)
@@ -237,6 +235,20 @@ enum step storage_start(struct poller *p, struct call *c)
 		return STEP_WORK;
 	c->res = op->work(a, c, true);
 	return c->res == -EAGAIN ? STEP_WORK : STEP_DONE;
+}
+
+enum step storage_start(struct poller *p, struct call *c)
+{
+	const struct op *op = c->s.op < SC_OP_STORAGE_END ? &ops[c->s.op] : NULL;
+	enum step step;
+
+	if (!op || (!op->start && !op->work))
+		return done(c, -ENOSYS);
+	step = begin(p, op, c);
+	if (step == STEP_WORK && (op->needs & OP_HERE) &&
+	    (c->s.op != SC_OP_WRITE || is_short_write(c)) && poller_run_here(p, c))
+		return STEP_DONE;
+	return step;
 }
 
 void storage_work(struct actor *a, struct call *c)

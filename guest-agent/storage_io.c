@@ -8,8 +8,10 @@
  *   a read          the poller itself, with RWF_NOWAIT, which takes what is in the page cache and never waits for a disk;
  *                   the rest (or all of it, for O_DIRECT) by the ring. Large reads by a worker: copying megabytes would
  *                   keep the poller from other lanes
- *   a write         the ring for O_DIRECT, a worker otherwise: ext4's buffered writes may wait for a page or a journal,
- *                   so that the ring would pass them on to a kernel thread, which costs more than our own worker
+ *   a write         the ring for O_DIRECT. Otherwise the poller, where another thread can take over from it (relay.h): ext4's
+ *                   buffered writes may wait for a page or a journal, though they hardly ever do. Large ones, and those that
+ *                   are to be on the disk when they return, by a worker. Not by the ring: it would pass them on to a kernel
+ *                   thread, which costs more than our own
  *   syncs, fallocate, fadvise   the ring
  *
  * Everything that the ring does has a worker's version, for kernels that refuse io_uring.
@@ -30,6 +32,7 @@
 
 #define RWF_ALL	      (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)
 #define INLINE_MAX    (128u * 1024u) /* largest read that the poller copies itself */
+#define HERE_MAX      (256u * 1024u) /* likewise for a write */
 #define DIRENTS_MAX   32768	     /* bytes of directory records read at a time */
 #define IOCTL_ARG_MAX 64
 
@@ -136,6 +139,12 @@ enum step start_read(struct poller *p, struct call *c)
 		/* EOPNOTSUPP: a file system without RWF_NOWAIT. */
 		return errno == EOPNOTSUPP ? STEP_WORK : done(c, add_moved(c, -errno));
 	}
+}
+
+bool is_short_write(const struct call *c)
+{
+	return c->s.len <= HERE_MAX && !is_direct(c->h) && !(c->h->flags & (O_SYNC | O_DSYNC)) &&
+	       !(c->s.arg0 & (RWF_SYNC | RWF_DSYNC));
 }
 
 enum step start_write(struct poller *p, struct call *c)

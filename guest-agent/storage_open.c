@@ -146,13 +146,14 @@ static int64_t open_file(struct actor *a, struct call *c, bool cached, uint32_t 
 				 .path = a->path,
 				 .cached = cached};
 	bool makes = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
-	struct open_how how = {.flags = flags,
-			       .mode = makes ? mode_to_create(a, c->s.arg0 >> 32) & 07777 : 0};
+	struct open_how how = {.flags = flags};
 	struct walk_cross x;
 	int fd, err;
 
-	if (!a->path[0] && cached)
+	if (cached && (!a->path[0] || makes || flags & O_TRUNC))
 		return -EAGAIN; /* the kernel has no way to say "unless it blocks" here */
+	if (makes)
+		how.mode = mode_to_create(a, c->s.arg0 >> 32) & 07777;
 	fd = a->path[0] ? walk_open(&from, &how, &x) : reopen_base(c, how);
 	if (fd == -EXDEV && a->path[0])
 		return tell_cross(c, 1, &x);
@@ -216,9 +217,18 @@ enum step start_close(struct poller *p, struct call *c)
 		return done(c, -EBUSY);
 	if (!close_handle(poller_actor(p)->agent, c->h))
 		return done(c, -EBADF);
-	return done(
-	    c,
-	    0); /* the descriptor is closed with the handle's last user, which may be this call */
+	/* The descriptor is closed with the handle's last user, which may be this call: here if that may be slow. */
+	return poller_may_run_here(p) ? STEP_WORK : done(c, 0);
+}
+
+int64_t work_close(struct actor *a, struct call *c, bool cached)
+{
+	struct handle *h = c->h;
+
+	c->h = NULL;
+	if (handle_put(h))
+		handle_reap(a->agent->handles, h);
+	return 0;
 }
 
 enum step start_grant(struct poller *p, struct call *c)

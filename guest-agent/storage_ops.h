@@ -7,9 +7,9 @@
  *   storage_open.c  roots, open, close, grant, descriptors' flags
  *   storage_path.c  operations on paths
  *
- * Two kinds of functions execute operations: op_start in the poller, which must not block, and op_work in a worker,
- * which may. An op_work returns the result (>= 0 or -errno). With `cached` it is called by the poller: it must not block
- * then, and returns -EAGAIN if it would have to.
+ * Two kinds of functions execute operations: op_start in the poller, which must not block, and op_work, which may, in a
+ * worker or where the poller can be taken over (poller_run_here()). An op_work returns the result (>= 0 or -errno). With
+ * `cached` it is called by the poller as it is: it must not block then, and returns -EAGAIN if it would have to.
  */
 #ifndef SC_AGENT_STORAGE_OPS_H
 #define SC_AGENT_STORAGE_OPS_H
@@ -62,6 +62,8 @@ bool close_handle(struct agent *agent, struct handle *h);
 /* storage_io.c */
 enum step start_read(struct poller *p, struct call *c);
 enum step start_write(struct poller *p, struct call *c);
+/* False for a write that waits for the disk, or keeps a poller busy for long. */
+bool is_short_write(const struct call *c);
 enum step start_seek(struct poller *p, struct call *c);
 enum step start_sync(struct poller *p, struct call *c);
 enum step start_fallocate(struct poller *p, struct call *c);
@@ -81,6 +83,7 @@ bool ioctl_takes_source(uint64_t number);
 
 /* storage_open.c */
 enum step start_close(struct poller *p, struct call *c);
+int64_t work_close(struct actor *a, struct call *c, bool cached);
 enum step start_grant(struct poller *p, struct call *c);
 enum step start_getfl(struct poller *p, struct call *c);
 int64_t work_root(struct actor *a, struct call *c, bool cached);

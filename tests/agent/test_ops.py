@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import random
+import signal
 import stat
 import struct
 import tempfile
@@ -614,6 +615,36 @@ class Life(Base):
         a = self.agent.counter("heartbeat")
         time.sleep(1.1)
         self.assertGreater(self.agent.counter("heartbeat"), a)
+
+    def test_slow_calls_are_left_behind(self):
+        """A call that blocks in the poller's own thread holds up nobody: the other thread takes the poller over, again and again.
+        The calls block in truncate(2), because this process has leases on the files."""
+        handler = signal.signal(signal.SIGIO, signal.SIG_IGN)  # how the kernel tells a lease's holder
+        leases, slow = [], []
+        try:
+            for turn in range(3):
+                for i in range(2):  # the second one finds no stand-by, and goes to a worker
+                    name = "slow%d" % i
+                    fd = os.open(os.path.join(self.dir, name), os.O_RDONLY | os.O_CREAT, 0o644)
+                    leases.append(fd)
+                    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+                    buf, n = self.ch.path(name, lane=1 + i)
+                    slow.append(self.ch.submit("TRUNCATE", lane=1 + i, handle=self.root, buf=buf, length=n, off=10 + turn))
+                    for k in range(20):
+                        self.assertEqual(self.ch.call("NOP", arg0=k), k)
+                        self.assertEqual(self.ch.stat(self.root, "slow0").size, 0)
+                self.assertFalse(any(s.done() for s in slow))
+                for fd in leases:
+                    os.close(fd)
+                self.assertEqual([s.wait() for s in slow], [0, 0])
+                self.assertEqual(self.ch.stat(self.root, "slow1").size, 10 + turn)
+                for i in range(2):
+                    self.ch.path_op("UNLINK", self.root, "slow%d" % i)
+                leases, slow = [], []
+        finally:
+            for fd in leases:
+                os.close(fd)
+            signal.signal(signal.SIGIO, handler)
 
     def test_lanes_come_and_go(self):
         for i in range(300):

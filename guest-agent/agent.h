@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "copy.h"
 #include "creds.h"
 #include "vhost-sc/channel.h"
 #include "vhost-sc/control.h"
@@ -80,6 +81,7 @@ struct agent {
 	uint64_t root_ino;
 	int sync_fd;	      /* of opt.root, for syncfs */
 	bool protected_links; /* fs.protected_symlinks is set: see walk.c */
+	bool copy_pays;	      /* copy_pays(), asked once */
 	bool privileged;      /* may take on other users' credentials (uid 0) */
 	uint32_t incarnation; /* from START */
 	uint32_t max_spin_us; /* from START and options */
@@ -137,6 +139,7 @@ struct actor {
 	uint32_t umask;		  /* and is this */
 	char path[SC_PATH_BUF];	  /* private copies of paths, NUL-terminated */
 	char path2[SC_PATH_BUF];
+	uint8_t piece[COPY_PIECE]; /* file data on its way to the arena: copy.h */
 };
 
 /* Nanoseconds of CLOCK_MONOTONIC. */

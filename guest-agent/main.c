@@ -191,6 +191,7 @@ static bool prepare(struct agent *agent)
 	cpu_set_t cpus;
 
 	agent->service = &agent_service;
+	agent->copy_pays = copy_pays();
 	agent->privileged = geteuid() == 0;
 	agent->ncpus_online = 1;
 	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)

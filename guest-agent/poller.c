@@ -1060,6 +1060,11 @@ void poller_moved(struct poller *p, uint64_t read, uint64_t written)
 	count(&p->stats.bytes_written, written);
 }
 
+bool poller_is_alone(const struct poller *p)
+{
+	return p->inflight == 1;
+}
+
 uint32_t poller_round(const struct poller *p)
 {
 	return p->round;

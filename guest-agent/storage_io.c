@@ -3,7 +3,7 @@
  * storage_io.c - data: reading, writing, positions, syncing, directories, copies, ioctls.
  *
  * Data goes between the file and the arena in place: the arena is mapped here, and its addresses are handed to the
- * kernel. Who executes what:
+ * kernel. (But see copy.h for reads whose data the host copies at once.) Who executes what:
  *
  *   a read          the poller itself, with RWF_NOWAIT, which takes what is in the page cache and never waits for a disk;
  *                   the rest (or all of it, for O_DIRECT) by the ring. Large reads by a worker: copying megabytes would
@@ -32,6 +32,7 @@
 
 #define RWF_ALL	      (RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)
 #define INLINE_MAX    (128u * 1024u) /* largest read that the poller copies itself */
+#define ALONE_MAX     (512u * 1024u) /* largest when nobody else has anything under way */
 #define HERE_MAX      (256u * 1024u) /* likewise for a write */
 #define DIRENTS_MAX   32768	     /* bytes of directory records read at a time */
 #define IOCTL_ARG_MAX 64
@@ -112,8 +113,28 @@ static enum step ring_io(struct poller *p, struct call *c, bool write)
 	return STEP_RING;
 }
 
+/* Reads some of what is left: preadv2() with `flags`, less at a time. */
+static ssize_t read_some(struct actor *a, const struct call *c, int flags)
+{
+	struct iovec v = next_iov(c);
+	void *to = v.iov_base;
+	ssize_t n;
+
+	if (!(c->s.arg1 & SC_READ_COPIED) || v.iov_len < COPY_MIN || !a->agent->copy_pays ||
+	    is_direct(c->h))
+		return preadv2(c->h->fd, &v, 1, next_pos(c), flags);
+	v.iov_base = a->piece;
+	if (v.iov_len > sizeof(a->piece))
+		v.iov_len = sizeof(a->piece);
+	n = preadv2(c->h->fd, &v, 1, next_pos(c), flags);
+	if (n > 0)
+		copy_to_arena(to, a->piece, (size_t)n);
+	return n;
+}
+
 enum step start_read(struct poller *p, struct call *c)
 {
+	struct actor *a = poller_actor(p);
 	int err = check_io(c);
 
 	if (err)
@@ -124,11 +145,10 @@ enum step start_read(struct poller *p, struct call *c)
 		return done(c, -EBADF);
 	if (is_direct(c->h))
 		return ring_io(p, c, false);
-	if (c->s.len > INLINE_MAX)
+	if (c->s.len > INLINE_MAX && !(c->s.len <= ALONE_MAX && poller_is_alone(p)))
 		return STEP_WORK;
 	for (;;) {
-		struct iovec v = next_iov(c);
-		ssize_t n = preadv2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0 | RWF_NOWAIT);
+		ssize_t n = read_some(a, c, (int)c->s.arg0 | RWF_NOWAIT);
 
 		if (n > 0 && (c->moved += (uint64_t)n) < c->s.len)
 			continue; /* end of file, or the rest is not cached: the next turn tells */
@@ -164,11 +184,9 @@ int64_t work_read(struct actor *a, struct call *c, bool cached)
 	ssize_t n;
 
 	do {
-		struct iovec v = next_iov(c);
-
-		n = preadv2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0);
+		n = read_some(a, c, (int)c->s.arg0);
 		res = add_moved(c, n < 0 ? -errno : n);
-	} while (n > 0 && c->moved < c->s.len && !(c->s.arg0 & RWF_NOWAIT));
+	} while (n > 0 && c->moved < c->s.len);
 	return res;
 }
 

@@ -49,7 +49,7 @@ static long pieces_copy(struct pieces *p, uint8_t *arena, uint32_t len, bool to_
 
 		if (n)
 			err = to_user ? sc_copy_to_user(user, arena, n)
-				      : sc_copy_from_user(arena, user, n);
+				      : sc_copy_to_arena(arena, user, n);
 		if (err)
 			return -EFAULT;
 		p->off += n;
@@ -85,6 +85,7 @@ static void rw_slot(struct sc_slot *s, const struct rw *q, uint64_t done, uint32
 	    .buf = buf,
 	    .len = len,
 	    .arg0 = q->rwf,
+	    .arg1 = q->write ? 0 : SC_READ_COPIED,
 	};
 }
 
@@ -127,19 +128,20 @@ static long rw_once(struct sc_thread *t, struct sc_hlane *l, struct rw *q, uint3
 	return copied ? (long)copied : -EFAULT;
 }
 
-/* Two halves of a run of blocks, or of the lane's buffer if there is no pool. */
+/* Two halves of a block, or of the lane's buffer if there is no pool. */
 struct halves {
 	uint32_t off[2];
 	uint32_t size;
 	uint32_t block;
-	uint32_t nblocks;
 };
 
 static void halves_get(struct sc_hlane *l, struct halves *h)
 {
-	h->block = sc_pool_get(l->chan, 2, &h->nblocks, true);
+	uint32_t got;
+
+	h->block = sc_pool_get(l->chan, 1, &got, true);
 	h->off[0] = h->block ? h->block : l->buf_off;
-	h->size = h->block ? h->nblocks * SC_POOL_BLOCK / 2 : SC_LANE_BUF_SIZE / 2;
+	h->size = (h->block ? SC_POOL_BLOCK : SC_LANE_BUF_SIZE) / 2;
 	h->off[1] = h->off[0] + h->size;
 }
 
@@ -147,7 +149,7 @@ static void halves_put(struct sc_hlane *l, const struct halves *h)
 {
 	/* a call that was given up may still write there */
 	if (h->block && !l->dead)
-		sc_pool_put(l->chan, h->block, h->nblocks);
+		sc_pool_put(l->chan, h->block, 1);
 }
 
 static uint32_t chunk(const struct rw *q, uint64_t done, uint32_t size)

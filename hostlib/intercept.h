@@ -147,6 +147,8 @@ long sc_raw_syscall_interruptible(long nr, long a0, long a1, long a2, long a3, l
  */
 long sc_copy_from_user(void *dst, const void *user_src, size_t len);
 long sc_copy_to_user(void *user_dst, const void *src, size_t len);
+/* sc_copy_from_user() for data that the agent will read: past the cache, if it is much. */
+long sc_copy_to_arena(void *arena, const void *user_src, size_t len);
 /* Length of a NUL-terminated string in the program's memory, at most max (returns max if no NUL seen), or -EFAULT. */
 long sc_strnlen_user(const char *user, size_t max);
 

@@ -36,6 +36,10 @@
 /* most bytes that one operation moves; longer calls are split by the host */
 #define SC_MAX_IO (4u * 1024u * 1024u)
 
+/* Hints of SC_OP_READ. Others are ignored. */
+#define SC_READ_COPIED \
+	1u /* the caller's CPU will copy the data out at once, and did so with what was there before */
+
 enum sc_op {
 	/* Nothing. res = arg0. Answered by the poller itself: the null call of the benchmarks. */
 	SC_OP_NOP = 0,
@@ -55,7 +59,7 @@ enum sc_op {
 	SC_OP_GRANT = 4,
 
 	/* handle; buf/len out: data; off = position, or with SC_SLOT_F_CURPOS the handle's own (advanced by what was
-	 * read); arg0 = RWF_* flags of preadv2. res = bytes, 0 at end of file. */
+	 * read); arg0 = RWF_* flags of preadv2; arg1 = SC_READ_* hints. res = bytes, 0 at end of file. */
 	SC_OP_READ = 5,
 	/* handle; buf/len in: data; off, CURPOS, arg0 likewise. res = bytes. Appends if the handle is O_APPEND. */
 	SC_OP_WRITE = 6,

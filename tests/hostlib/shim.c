@@ -33,6 +33,11 @@ long sc_copy_from_user(void *dst, const void *user_src, size_t len)
 	return 0;
 }
 
+long sc_copy_to_arena(void *arena, const void *user_src, size_t len)
+{
+	return sc_copy_from_user(arena, user_src, len);
+}
+
 long sc_copy_to_user(void *user_dst, const void *src, size_t len)
 {
 	if (user_dst == (void *)1)

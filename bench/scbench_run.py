@@ -170,7 +170,7 @@ class Run:
     def _remote_fs(self):
         done = subprocess.run(self.domain.scrun_words(self.places.mount) + ['stat', '-f', '-c', '%T', self.places.remote],
                               env=self.domain.env, stdout=subprocess.PIPE, text=True, check=False)
-        return done.stdout.strip() or 'unknown'
+        return machine.file_system_name(done.stdout.strip())
 
     def _pids_of(self, kind):
         """Whose CPU time is that of agent and broker: for the driver domain, its VM and the FUSE program."""

@@ -68,6 +68,8 @@ def parser():
     cmd.add_argument('--accel', choices=('auto', 'kvm', 'tcg'), default='auto', help='with --domain vm: accelerator (default auto)')
     cmd.add_argument('--seed', type=int, default=1, metavar='N', help='of file contents and of orders (default 1)')
     cmd.add_argument('--sample-ms', type=_positive, default=40, metavar='MS', help='length of a sample (default 40)')
+    cmd.add_argument('--minutes', type=_positive, default=0, metavar='N', help='begin no workload after so long; the same command goes on '
+                     'with the rest')
     cmd.add_argument('--nice', type=int, default=0, choices=range(-20, 20), metavar='N',
                      help='nice value of both sides and of the domain; -20 on a machine that others use too (default 0)')
     cmd.set_defaults(run=scbench_run.run)

@@ -92,7 +92,8 @@ class Run:
         self.app_seconds = 0.0
         self.pinned = False
         self.failover_ms = 0
-        self.failed = []
+        self.failed, self.put_off = [], 0
+        self.end = time.monotonic() + args.minutes * 60 if args.minutes else None
         self.cpus = sorted(os.sched_getaffinity(0))
         if len(self.cpus) < 2:
             raise Refusal('two CPUs are needed, one for the application and one for the domain')
@@ -421,8 +422,10 @@ class Run:
             self.net = None
 
     def _group(self, group, todo, done, progress):
-        for w in todo:
-            if w.group == group:
+        for w in [w for w in todo if w.group == group]:
+            if self.end and time.monotonic() > self.end:
+                self.put_off += 1
+            else:
                 self._try(w, done.get(w.name, 0), progress)
         self._close_helpers()
         self._end_net()
@@ -473,8 +476,13 @@ class Run:
             progress = Progress(sum(self.args.repeat - done.get(w.name, 0) for w in todo))
             for group in wl.GROUPS:
                 self._group(group, todo, done, progress)
+        if self.put_off:
+            self._say_put_off()
         if self.failed:
             raise Refusal(f'failed, and left out: {", ".join(self.failed)}; the same command tries them again')
+
+    def _say_put_off(self):
+        say(f'scbench: {self.put_off} workloads were not begun, for the {self.args.minutes} minutes were over: the same command goes on with them')
 
     def _renice(self):
         try:

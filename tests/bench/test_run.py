@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """test_run.py - `scbench` end to end on a loopback domain: list, a tiny run, going on with it, the report. Asserts no times."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -12,7 +14,9 @@ import unittest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'bench'))
+import scbench_cli  # noqa: E402
 import scbench_net as net  # noqa: E402
+import scbench_run  # noqa: E402
 import scbench_workloads as wl  # noqa: E402
 
 SCBENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'bench', 'scbench')
@@ -112,6 +116,21 @@ class Refusals(unittest.TestCase):
             self.assertIn('no-such-domain', scbench('run', 'ring', '--out', d, '--domain', 'no-such-domain', status=1).stderr)
             scbench('run', 'everything', '--out', d, status=2)
             self.assertIn('--domain vm', scbench('run', 'ring', '--out', d, '--accel', 'tcg', status=1).stderr)
+
+
+class Minutes(unittest.TestCase):
+    def test_what_there_is_no_time_for_is_put_off(self):
+        with tempfile.TemporaryDirectory() as d:
+            argv = ('run', 'process', '--out', d, '--repeat', '1', '--sample-ms', '1')
+            args = scbench_cli.parser().parse_args([*argv, '--minutes', '1'])
+            run = scbench_run.Run(args)
+            run.end = 0.001  # long ago
+            with contextlib.redirect_stderr(io.StringIO()) as err:
+                run.run()
+            self.assertIn(f'{len(wl.select("process"))} workloads were not begun', err.getvalue())
+            scbench(*argv)
+            with open(os.path.join(d, 'raw.jsonl'), encoding='utf-8') as f:
+                self.assertEqual({e['w'] for e in map(json.loads, f) if 'round' in e}, {w.name for w in wl.select('process')})
 
 
 class Failover(unittest.TestCase):

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * call-list.h - which system calls are looked at, and who serves them; included with SC_CALL(number, kind, handler)
- * defined (dispatch.h, dispatch.c). Kinds: see enum sc_kind. A handler may serve several numbers (it looks at c->nr).
+ * call-list.h - which system calls are looked at, and who serves them; included with SC_CALL(number, kind, handler) and
+ * SC_CALL_NET (the same, for calls that are looked at only if there are network routes) defined (dispatch.h, dispatch.c). Kinds: see enum sc_kind. A handler may serve several numbers (it looks at c->nr).
  */
 /* calls_rw.c */
 SC_CALL(__NR_read, SC_K_FD, call_read)
@@ -143,7 +143,33 @@ SC_CALL(__NR_poll, SC_K_ANY, call_poll)
 SC_CALL(__NR_ppoll, SC_K_ANY, call_ppoll)
 SC_CALL(__NR_select, SC_K_ANY, call_select)
 SC_CALL(__NR_pselect6, SC_K_ANY, call_pselect6)
+
+/* calls_epoll.c */
 SC_CALL(__NR_epoll_ctl, SC_K_ANY, call_epoll_ctl)
+SC_CALL_NET(__NR_epoll_create, SC_K_ANY, call_epoll_create)
+SC_CALL_NET(__NR_epoll_create1, SC_K_ANY, call_epoll_create)
+SC_CALL_NET(__NR_epoll_wait, SC_K_FD, call_epoll_wait)
+SC_CALL_NET(__NR_epoll_pwait, SC_K_FD, call_epoll_pwait)
+SC_CALL_NET(__NR_epoll_pwait2, SC_K_FD, call_epoll_pwait2)
+
+/* calls_sock.c, calls_sockio.c, calls_sockopt.c */
+SC_CALL_NET(__NR_socket, SC_K_ANY, call_socket)
+SC_CALL(__NR_bind, SC_K_ANY, call_bind)
+SC_CALL(__NR_connect, SC_K_ANY, call_connect)
+SC_CALL(__NR_listen, SC_K_FD, call_listen)
+SC_CALL(__NR_accept, SC_K_FD, call_accept)
+SC_CALL(__NR_accept4, SC_K_FD, call_accept4)
+SC_CALL(__NR_getsockname, SC_K_FD, call_getsockname)
+SC_CALL(__NR_getpeername, SC_K_FD, call_getpeername)
+SC_CALL(__NR_shutdown, SC_K_FD, call_shutdown)
+SC_CALL(__NR_getsockopt, SC_K_FD, call_getsockopt)
+SC_CALL(__NR_setsockopt, SC_K_FD, call_setsockopt)
+SC_CALL(__NR_sendto, SC_K_FD, call_sendto)
+SC_CALL(__NR_recvfrom, SC_K_FD, call_recvfrom)
+SC_CALL(__NR_sendmsg, SC_K_FD, call_sendmsg)
+SC_CALL(__NR_recvmsg, SC_K_FD, call_recvmsg)
+SC_CALL(__NR_sendmmsg, SC_K_FD, call_sendmmsg)
+SC_CALL(__NR_recvmmsg, SC_K_FD, call_recvmmsg)
 
 /* calls_refuse.c: what a remote file or path cannot serve */
 SC_CALL(__NR_inotify_add_watch, SC_K_ANY, call_inotify_add_watch)
@@ -167,19 +193,3 @@ SC_CALL(__NR_file_setattr, SC_K_ANY, call_file_attr)
 SC_CALL(__NR_cachestat, SC_K_FD, call_cachestat)
 SC_CALL(__NR_io_uring_setup, SC_K_ANY, call_no_async)
 SC_CALL(__NR_io_setup, SC_K_ANY, call_no_async)
-SC_CALL(__NR_bind, SC_K_ANY, call_bind)
-SC_CALL(__NR_connect, SC_K_ANY, call_connect)
-SC_CALL(__NR_listen, SC_K_FD, call_not_socket)
-SC_CALL(__NR_accept, SC_K_FD, call_not_socket)
-SC_CALL(__NR_accept4, SC_K_FD, call_not_socket)
-SC_CALL(__NR_getsockname, SC_K_FD, call_not_socket)
-SC_CALL(__NR_getpeername, SC_K_FD, call_not_socket)
-SC_CALL(__NR_getsockopt, SC_K_FD, call_not_socket)
-SC_CALL(__NR_setsockopt, SC_K_FD, call_not_socket)
-SC_CALL(__NR_shutdown, SC_K_FD, call_not_socket)
-SC_CALL(__NR_sendto, SC_K_FD, call_not_socket)
-SC_CALL(__NR_recvfrom, SC_K_FD, call_not_socket)
-SC_CALL(__NR_sendmsg, SC_K_FD, call_not_socket)
-SC_CALL(__NR_recvmsg, SC_K_FD, call_not_socket)
-SC_CALL(__NR_sendmmsg, SC_K_FD, call_not_socket)
-SC_CALL(__NR_recvmmsg, SC_K_FD, call_not_socket)

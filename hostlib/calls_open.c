@@ -166,7 +166,7 @@ long call_close(struct sc_thread *t, const struct sc_call *c)
 {
 	int fd = (int)c->a[0];
 
-	if (sc_fd_file(t, fd))
+	if (sc_fd_any(t, fd))
 		return sc_fd_close(t, fd);
 	return sc_libfd_is(fd) ? -EBADF : SC_NATIVE;
 }
@@ -200,7 +200,7 @@ long call_close_range(struct sc_thread *t, const struct sc_call *c)
 	if (flags & CLOSE_RANGE_CLOEXEC)
 		return SC_NATIVE; /* ours are so already */
 	for (uint32_t fd = first; fd <= last && fd < high; fd++)
-		if (sc_fd_file(t, (int)fd))
+		if (sc_fd_any(t, (int)fd))
 			sc_fd_close(t, (int)fd);
 	ours = first < SC_FD_MAX ? sc_libfd_next((int)first) : -1;
 	if (ours < 0 || (uint32_t)ours > last)
@@ -225,7 +225,7 @@ static long dup_to(struct sc_thread *t, const struct sc_call *c, int flags)
 		if (err)
 			return err;
 	}
-	if (!sc_fd_file(t, from) && !sc_fd_file(t, to))
+	if (!sc_fd_any(t, from) && !sc_fd_any(t, to))
 		return SC_NATIVE;
 	return sc_fd_dup_to(t, from, to, flags);
 }

@@ -9,10 +9,10 @@
  */
 #include <poll.h>
 #include <signal.h>
-#include <sys/epoll.h>
 #include <sys/time.h>
 
 #include "calls.h"
+#include "net.h"
 
 #define READY	     (POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM) /* the kernel's DEFAULT_POLLMASK */
 #define SIGSET_SIZE  8u
@@ -72,12 +72,23 @@ static long put_revents(struct pollfd *user, const struct pollfd *p, uint32_t n)
 	return 0;
 }
 
-static long poll_copy(struct sc_thread *t, void *user, struct pollfd *p, uint32_t n)
+/* How long a call waits, and with which mask, if it concerns sockets of domains. */
+struct limits {
+	uint64_t deadline; /* 0: not at all; SC_NET_FOREVER */
+	const struct sc_wait_mask *mask;
+};
+
+static long poll_copy(struct sc_thread *t, void *user, struct pollfd *p, uint32_t n,
+		      const struct limits *w)
 {
 	long ready;
 
 	if (sc_copy_from_user(p, user, n * sizeof(*p)))
 		return -EFAULT;
+	if (sc_nnetroutes && sc_net_concerns(t, p, n)) {
+		ready = sc_net_poll(t, p, n, w->deadline, w->mask);
+		return ready >= 0 && put_revents(user, p, n) ? -EFAULT : ready;
+	}
 	if (!any_ready(t, p, n))
 		return SC_NATIVE;
 	ready = poll_now(t, p, n);
@@ -86,7 +97,7 @@ static long poll_copy(struct sc_thread *t, void *user, struct pollfd *p, uint32_
 	return ready;
 }
 
-static long poll_any(struct sc_thread *t, const struct sc_call *c)
+static long poll_any(struct sc_thread *t, const struct sc_call *c, const struct limits *w)
 {
 	struct sc_serve_thread *st = sc_serve_of(t);
 	uint32_t n = (uint32_t)c->a[1];
@@ -99,34 +110,66 @@ static long poll_any(struct sc_thread *t, const struct sc_call *c)
 	if (n > SC_FD_MAX)
 		return SC_NATIVE; /* EINVAL, unless somebody may have that many */
 	if (bytes <= sizeof(st->scratch))
-		return poll_copy(t, (void *)c->a[0], (struct pollfd *)st->scratch, n);
+		return poll_copy(t, (void *)c->a[0], (struct pollfd *)st->scratch, n, w);
 	p = sc_map(bytes);
 	if (!p)
 		return -ENOMEM;
-	res = poll_copy(t, (void *)c->a[0], p, n);
+	res = poll_copy(t, (void *)c->a[0], p, n, w);
 	sc_unmap(p, bytes);
 	return res;
 }
 
 long call_poll(struct sc_thread *t, const struct sc_call *c)
 {
-	return sc_any_remote(t) ? poll_any(t, c) : SC_NATIVE;
+	int ms = sc_int(c->a[2]);
+	struct limits w = {.deadline = SC_NET_FOREVER};
+
+	if (!sc_any_remote(t))
+		return SC_NATIVE;
+	if (sc_nnetroutes && ms >= 0)
+		w.deadline = ms ? sc_net_deadline((uint64_t)ms * 1000) : 0;
+	return poll_any(t, c, &w);
 }
 
-/* The checks of a timeout that will not be waited for, and of a signal mask that will not be set.
- */
-static long timespec_error(const void *user)
+/* A timeout and a signal mask as ppoll and pselect6 take them: checked, and made ready for sc_net_poll(). */
+static long limits_get(struct limits *w, const void *user)
 {
 	struct timespec ts;
 
+	w->deadline = SC_NET_FOREVER;
+	w->mask = NULL;
 	if (!user)
 		return 0;
 	if (sc_copy_from_user(&ts, user, sizeof(ts)))
 		return -EFAULT;
-	return ts.tv_sec < 0 || ts.tv_nsec < 0 || ts.tv_nsec >= NSEC_PER_SEC ? -EINVAL : 0;
+	if (ts.tv_sec < 0 || ts.tv_nsec < 0 || ts.tv_nsec >= NSEC_PER_SEC)
+		return -EINVAL;
+	w->deadline = 0;
+	if (ts.tv_sec || ts.tv_nsec)
+		w->deadline = sc_nnetroutes ? sc_net_deadline((uint64_t)ts.tv_sec * 1000000 +
+							      ((uint64_t)ts.tv_nsec + 999) / 1000)
+					    : SC_NET_FOREVER;
+	return 0;
 }
 
-static long sigmask_error(const void *user, uint64_t size)
+/* What is left of the timeout goes back to the program, as the kernel does it. */
+static void limits_left(const struct limits *w, void *user)
+{
+	uint64_t now;
+	uint64_t us;
+	struct timespec ts;
+
+	if (!user || !w->deadline || w->deadline == SC_NET_FOREVER)
+		return;
+	now = sc_now_us();
+	us = now < w->deadline ? w->deadline - now : 0;
+	ts = (struct timespec){.tv_sec = (long)(us / 1000000),
+			       .tv_nsec = (long)(us % 1000000) * 1000};
+	sc_copy_to_user(user, &ts, sizeof(ts));
+}
+
+static long mask_get(struct sc_thread *t, struct limits *w, struct sc_wait_mask *m,
+		     const void *user, uint64_t size)
 {
 	uint64_t set;
 
@@ -134,19 +177,35 @@ static long sigmask_error(const void *user, uint64_t size)
 		return 0;
 	if (size != SIGSET_SIZE)
 		return -EINVAL;
-	return sc_copy_from_user(&set, user, sizeof(set));
+	if (sc_copy_from_user(&set, user, sizeof(set)))
+		return -EFAULT;
+	if (sc_nnetroutes) {
+		sc_wait_mask_begin(t, m, set);
+		w->mask = m;
+	}
+	return 0;
 }
 
 long call_ppoll(struct sc_thread *t, const struct sc_call *c)
 {
-	long err;
+	struct sc_wait_mask m;
+	struct limits w;
+	long res;
 
 	if (!sc_any_remote(t))
 		return SC_NATIVE;
-	err = timespec_error((const void *)c->a[2]);
-	if (!err)
-		err = sigmask_error((const void *)c->a[3], (uint64_t)c->a[4]);
-	return err ? err : poll_any(t, c);
+	res = limits_get(&w, (const void *)c->a[2]);
+	if (!res)
+		res = mask_get(t, &w, &m, (const void *)c->a[3], (uint64_t)c->a[4]);
+	if (res)
+		return res;
+	res = poll_any(t, c, &w);
+	if (res == SC_NATIVE)
+		return res;
+	if (w.mask)
+		sc_wait_mask_end(t, w.mask, res);
+	limits_left(&w, (void *)c->a[2]);
+	return res;
 }
 
 /* ---- select, pselect6 ---- */
@@ -227,7 +286,92 @@ static long select_now(struct sc_thread *t, struct sets *s, long remote_ready)
 	return ready + remote_ready;
 }
 
-static long select_copy(struct sc_thread *t, struct sets *s, uint64_t *mem)
+/* What each set asks of a descriptor, and which events put it into the answer: the kernel's POLLIN_SET and the like. */
+static const short set_asks[3] = {POLLIN | POLLRDNORM | POLLRDBAND,
+				  POLLOUT | POLLWRNORM | POLLWRBAND, POLLPRI};
+static const short set_takes[3] = {POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR,
+				   POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR, POLLPRI};
+
+/* The sets' descriptors as poll's entries. Their number. */
+static uint32_t sets_to_poll(const struct sets *s, struct pollfd *p)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < s->n; i++) {
+		uint32_t w = i / SET_BITS;
+		short asked = 0;
+
+		for (int k = 0; k < 3; k++)
+			if (s->in[k][w] >> i % SET_BITS & 1)
+				asked = (short)(asked | set_asks[k]);
+		if (asked)
+			p[n++] = (struct pollfd){.fd = (int)i, .events = asked};
+	}
+	return n;
+}
+
+static long poll_to_sets(struct sets *s, const struct pollfd *p, uint32_t n)
+{
+	long ready = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (p[i].revents & POLLNVAL)
+			return -EBADF;
+	for (int k = 0; k < 3; k++)
+		memset(s->remote[k], 0, s->words * sizeof(uint64_t));
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t fd = (uint32_t)p[i].fd;
+		uint32_t w = fd / SET_BITS;
+		uint64_t bit = 1ull << fd % SET_BITS;
+
+		for (int k = 0; k < 3; k++) {
+			if (!(s->in[k][w] & bit) || !(p[i].revents & set_takes[k]))
+				continue;
+			s->remote[k][w] |= bit;
+			ready++;
+		}
+	}
+	for (int k = 0; k < 3; k++)
+		if (s->user[k] &&
+		    sc_copy_to_user(s->user[k], s->remote[k], s->words * sizeof(uint64_t)))
+			return -EFAULT;
+	return ready;
+}
+
+/* With sockets of domains among them: as a poll. SC_NATIVE if there are none. */
+static long select_net(struct sc_thread *t, struct sets *s, const struct limits *w)
+{
+	uint64_t bytes = s->n * sizeof(struct pollfd);
+	struct pollfd *p = sc_map(bytes);
+	uint32_t n;
+	long res = SC_NATIVE;
+
+	if (!p)
+		return -ENOMEM;
+	n = sets_to_poll(s, p);
+	if (sc_net_concerns(t, p, n)) {
+		res = sc_net_poll(t, p, n, w->deadline, w->mask);
+		if (res >= 0)
+			res = poll_to_sets(s, p, n);
+	}
+	sc_unmap(p, bytes);
+	return res;
+}
+
+static bool any_socket(struct sc_thread *t, const struct sets *s)
+{
+	for (uint32_t i = 0; i < s->n; i++) {
+		uint32_t w = i / SET_BITS;
+		struct pollfd p = {.fd = (int)i};
+
+		if ((s->in[0][w] | s->in[1][w] | s->in[2][w]) >> i % SET_BITS & 1 &&
+		    sc_net_concerns(t, &p, 1))
+			return true;
+	}
+	return false;
+}
+
+static long select_copy(struct sc_thread *t, struct sets *s, uint64_t *mem, const struct limits *w)
 {
 	long ready;
 
@@ -238,11 +382,13 @@ static long select_copy(struct sc_thread *t, struct sets *s, uint64_t *mem)
 	memset(mem, 0, 6ul * s->words * sizeof(uint64_t));
 	if (read_sets(s))
 		return -EFAULT;
+	if (sc_nnetroutes && any_socket(t, s))
+		return select_net(t, s, w);
 	ready = find_remote(t, s);
 	return ready ? select_now(t, s, ready) : SC_NATIVE;
 }
 
-static long select_any(struct sc_thread *t, const struct sc_call *c)
+static long select_any(struct sc_thread *t, const struct sc_call *c, const struct limits *w)
 {
 	struct sc_serve_thread *st = sc_serve_of(t);
 	int n = sc_int(c->a[0]);
@@ -259,18 +405,20 @@ static long select_any(struct sc_thread *t, const struct sc_call *c)
 	s.words = (s.n + SET_BITS - 1) / SET_BITS;
 	bytes = 6ul * s.words * sizeof(uint64_t);
 	if (bytes <= sizeof(st->scratch))
-		return select_copy(t, &s, (uint64_t *)st->scratch);
+		return select_copy(t, &s, (uint64_t *)st->scratch, w);
 	mem = sc_map(bytes);
 	if (!mem)
 		return -ENOMEM;
-	res = select_copy(t, &s, mem);
+	res = select_copy(t, &s, mem, w);
 	sc_unmap(mem, bytes);
 	return res;
 }
 
 long call_select(struct sc_thread *t, const struct sc_call *c)
 {
+	struct limits w = {.deadline = SC_NET_FOREVER};
 	struct timeval tv;
+	long res;
 
 	if (!sc_any_remote(t))
 		return SC_NATIVE;
@@ -279,8 +427,21 @@ long call_select(struct sc_thread *t, const struct sc_call *c)
 			return -EFAULT;
 		if (tv.tv_sec < 0 || tv.tv_usec < 0)
 			return -EINVAL;
+		w.deadline = 0;
+		if (sc_nnetroutes && (tv.tv_sec || tv.tv_usec))
+			w.deadline =
+			    sc_net_deadline((uint64_t)tv.tv_sec * 1000000 + (uint64_t)tv.tv_usec);
 	}
-	return select_any(t, c);
+	res = select_any(t, c, &w);
+	if (res != SC_NATIVE && c->a[4] && w.deadline) {
+		uint64_t now = sc_now_us();
+		uint64_t us = now < w.deadline ? w.deadline - now : 0;
+
+		tv = (struct timeval){.tv_sec = (long)(us / 1000000),
+				      .tv_usec = (long)(us % 1000000)};
+		sc_copy_to_user((void *)c->a[4], &tv, sizeof(tv));
+	}
+	return res;
 }
 
 long call_pselect6(struct sc_thread *t, const struct sc_call *c)
@@ -289,32 +450,24 @@ long call_pselect6(struct sc_thread *t, const struct sc_call *c)
 		const void *set;
 		uint64_t size;
 	} mask = {NULL, 0};
-	long err;
+	struct sc_wait_mask m;
+	struct limits w;
+	long res;
 
 	if (!sc_any_remote(t))
 		return SC_NATIVE;
 	if (c->a[5] && sc_copy_from_user(&mask, (const void *)c->a[5], sizeof(mask)))
 		return -EFAULT;
-	err = timespec_error((const void *)c->a[4]);
-	if (!err)
-		err = sigmask_error(mask.set, mask.size);
-	return err ? err : select_any(t, c);
-}
-
-/* ---- epoll ---- */
-
-/* A file cannot be watched: EPERM, after the checks that the kernel makes before. */
-long call_epoll_ctl(struct sc_thread *t, const struct sc_call *c)
-{
-	struct sc_file *f = sc_fd_file(t, sc_int(c->a[2]));
-	struct epoll_event ev;
-
-	if (!f)
-		return SC_NATIVE;
-	if (sc_int(c->a[1]) != EPOLL_CTL_DEL &&
-	    sc_copy_from_user(&ev, (const void *)c->a[3], sizeof(ev)))
-		return -EFAULT;
-	if (sc_is_path(f) || sc_sys2(__NR_fcntl, sc_int(c->a[0]), F_GETFD) < 0)
-		return -EBADF;
-	return -EPERM;
+	res = limits_get(&w, (const void *)c->a[4]);
+	if (!res)
+		res = mask_get(t, &w, &m, mask.set, mask.size);
+	if (res)
+		return res;
+	res = select_any(t, c, &w);
+	if (res == SC_NATIVE)
+		return res;
+	if (w.mask)
+		sc_wait_mask_end(t, w.mask, res);
+	limits_left(&w, (void *)c->a[4]);
+	return res;
 }

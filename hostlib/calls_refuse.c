@@ -9,8 +9,6 @@
 #include "calls.h"
 
 #include <sys/inotify.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 /* -errno `what` if the path is remote and exists; SC_NATIVE if local. */
 static long refuse_path(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg,
@@ -136,56 +134,4 @@ long call_cachestat(struct sc_thread *t, const struct sc_call *c)
 long call_no_async(struct sc_thread *t, const struct sc_call *c)
 {
 	return -ENOSYS;
-}
-
-/* A socket call on a remote file. (The ticket at its number is a socket: it must not be reached.)
- */
-static long not_socket(const struct sc_file *f)
-{
-	return sc_is_path(f) ? -EBADF : -ENOTSOCK;
-}
-
-long call_not_socket(struct sc_thread *t, const struct sc_call *c)
-{
-	return not_socket(c->file);
-}
-
-/* Does a Unix socket's address name a remote path? */
-static bool remote_address(struct sc_thread *t, const void *user, long len)
-{
-	struct sockaddr_un un;
-	uint32_t rest;
-	bool dotdot;
-
-	if (len <= (long)sizeof(un.sun_family) || len > (long)sizeof(un))
-		return false;
-	memset(&un, 0, sizeof(un));
-	if (sc_copy_from_user(&un, user, (size_t)len) || un.sun_family != AF_UNIX)
-		return false;
-	if (!un.sun_path[0])
-		return false; /* abstract, or unnamed */
-	un.sun_path[sizeof(un.sun_path) - 1] = 0;
-	if (un.sun_path[0] != '/')
-		return t->proc->cwd != NULL;
-	return sc_route_match(un.sun_path, &rest, &dotdot) != NULL;
-}
-
-/* Unix sockets meet in the host's kernel and cannot have their name in a domain. */
-long call_bind(struct sc_thread *t, const struct sc_call *c)
-{
-	struct sc_file *f = sc_fd_file(t, sc_int(c->a[0]));
-
-	if (f)
-		return not_socket(f);
-	return remote_address(t, (const void *)c->a[1], sc_int(c->a[2])) ? -EPERM : SC_NATIVE;
-}
-
-long call_connect(struct sc_thread *t, const struct sc_call *c)
-{
-	struct sc_file *f = sc_fd_file(t, sc_int(c->a[0]));
-
-	if (f)
-		return not_socket(f);
-	return remote_address(t, (const void *)c->a[1], sc_int(c->a[2])) ? -ECONNREFUSED
-									 : SC_NATIVE;
 }

@@ -22,6 +22,8 @@ struct sc_spin {
 	uint32_t rest;	 /* waits to come that do not spin */
 };
 
+struct sc_netchan; /* net.h */
+
 struct sc_chan {
 	struct sc_dom *dom;
 	uint32_t gen; /* unique in this memory image */
@@ -53,9 +55,10 @@ struct sc_chan {
 	uint32_t pool_waiters; /* atomic */
 	uint64_t pool_used[SC_POOL_BLOCKS / 64];
 	struct sc_spin spin[SC_SPIN_CLASSES];
-	uint32_t ticks_per_us; /* TSC */
-	uint32_t spin_max;     /* ticks */
-	uint64_t map_bytes;    /* of this structure */
+	uint32_t ticks_per_us;	/* TSC */
+	uint32_t spin_max;	/* ticks */
+	uint64_t map_bytes;	/* of this structure */
+	struct sc_netchan *net; /* network domains: made with the first socket; atomic, release */
 	struct sc_hlane lanes[];
 };
 
@@ -99,6 +102,11 @@ bool sc_lane_sleep(struct sc_hlane *l, uint32_t seen, uint32_t timeout_ms, uint3
 /* vfork: the child keeps the channel alive; in the parent, after the child, its own channel goes. */
 void sc_chan_hold(struct sc_chan *c);
 void sc_chan_release(struct sc_chan *c);
+
+/* Wakes the sleepers whose lanes moved; for who has read the doorbell without waiting for a lane (net_wait.c). */
+void sc_lane_wake(struct sc_chan *c);
+/* A leader that waited for no lane sleeps no more: one of the sleepers is to lead. */
+void sc_lane_pass(struct sc_chan *c);
 
 /* Takes the broker's unasked messages off the socket. Any thread; does nothing if another one is at it. */
 void sc_chan_events(struct sc_chan *c);

@@ -29,6 +29,7 @@
 #include "chan-priv.h"
 #include "kstat.h"
 #include "libfd.h"
+#include "net.h"
 #include "process.h"
 
 #define RUNDIR		"/run/vhost-sc"
@@ -491,6 +492,7 @@ long sc_dom_attach(struct sc_thread *t, struct sc_dom *d)
 /* Unmaps and closes; nobody uses it any more. */
 static void chan_free(struct sc_chan *c, bool fds_too)
 {
+	sc_netchan_free(c->net);
 	sc_sys2(__NR_munmap, c->base, c->lay.size);
 	if (fds_too) {
 		for (uint32_t i = 0; i < c->nspare; i++)
@@ -553,8 +555,10 @@ void sc_dom_after_fork_child(struct sc_dom *d)
 
 	sc_mutex_reset(&d->lock);
 	d->chan = NULL;
-	if (c)
+	if (c) {
+		sc_netchan_free(c->net);
 		sc_unmap(c, c->map_bytes);
+	}
 }
 
 /* ---- tickets ---- */

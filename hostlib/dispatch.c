@@ -8,6 +8,7 @@
 
 #include "dispatch.h"
 #include "fdtable.h"
+#include "net.h"
 #include "process.h"
 
 #define TABLE_SIZE 512
@@ -15,20 +16,23 @@
 struct entry {
 	sc_handler *handler;
 	enum sc_kind kind;
+	bool net; /* looked at only if there are network routes */
 };
 
-#define SC_CALL(number, k, h) [number] = {.handler = (h), .kind = (k)},
+#define SC_CALL(number, k, h)	  [number] = {.handler = (h), .kind = (k)},
+#define SC_CALL_NET(number, k, h) [number] = {.handler = (h), .kind = (k), .net = true},
 static const struct entry table[TABLE_SIZE] = {
 #include "call-list.h"
 };
 #undef SC_CALL
+#undef SC_CALL_NET
 
 uint64_t sc_dispatch_bitmap[8];
 
 void sc_dispatch_init(void)
 {
 	for (int nr = 0; nr < TABLE_SIZE; nr++)
-		if (table[nr].handler)
+		if (table[nr].handler && (!table[nr].net || sc_nnetroutes))
 			sc_dispatch_bitmap[nr / 64] |= 1ull << (nr % 64);
 }
 
@@ -59,9 +63,11 @@ long sc_dispatch(struct sc_thread *t, long nr, long a0, long a1, long a2, long a
 		return SC_NATIVE;
 	case SC_K_FD:
 	case SC_K_FD1:
-		c.file = sc_fd_file(t, (int)(e->kind == SC_K_FD ? a0 : a1));
+		c.file = sc_fd_any(t, (int)(e->kind == SC_K_FD ? a0 : a1));
 		if (!c.file)
 			return SC_NATIVE;
+		if (__atomic_load_n(&c.file->kind, __ATOMIC_RELAXED) != SC_KIND_FILE)
+			return sc_net_dispatch(t, &c);
 		break;
 	case SC_K_ANY:
 		break;

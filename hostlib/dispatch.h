@@ -39,9 +39,11 @@ enum sc_kind {
  */
 typedef long sc_handler(struct sc_thread *t, const struct sc_call *c);
 
-#define SC_CALL(number, kind, handler) sc_handler handler;
+#define SC_CALL(number, kind, handler)	   sc_handler handler;
+#define SC_CALL_NET(number, kind, handler) sc_handler handler;
 #include "call-list.h"
 #undef SC_CALL
+#undef SC_CALL_NET
 
 /* Fills sc_dispatch_bitmap from the list. */
 void sc_dispatch_init(void);

@@ -21,6 +21,7 @@
 #include "exec.h"
 #include "kstat.h"
 #include "libfd.h"
+#include "net.h"
 #include "process.h"
 
 #define S_IFMT_BITS   0170000u
@@ -30,8 +31,10 @@
 #define FD_LINE	      192u
 
 static char lib_path[SC_PATH_BUF]; /* of the library, for LD_PRELOAD; "" if not known */
-static char *routes_text;	   /* as it came, to be handed on */
-static char *exe_path;		   /* of this program, if it is remote; NULL */
+static char *routes_text;	   /* as it came, to be handed on; "" if there are none */
+static char *net_text;		   /* VHOST_SC_NET, likewise; NULL if there is none */
+static bool trace_wanted;
+static char *exe_path; /* of this program, if it is remote; NULL */
 static bool stats_wanted;
 static int stats_fd = -1; /* a copy of standard error: programs close theirs at exit */
 
@@ -88,25 +91,19 @@ static uint32_t line_len(const char *s)
 	return n;
 }
 
-bool sc_env_routes(char **envp)
+static char *copy_text(const char *text)
 {
-	char *text = env_get(envp, "VHOST_SC_ROUTES="), *dir = env_get(envp, "VHOST_SC_AT=");
-	char *lib = env_get(envp, "VHOST_SC_LIB="), *stats = env_get(envp, "VHOST_SC_STATS=");
+	char *copy = sc_map(strlen(text) + 1);
+
+	if (copy)
+		memcpy(copy, text, strlen(text) + 1);
+	return copy;
+}
+
+static void add_routes(const char *text)
+{
 	uint32_t n;
 
-	if (!dir)
-		dir = env_get(envp, "VHOST_SC_RUNDIR=");
-	if (dir)
-		sc_chan_set_rundir(dir); /* the C API needs it without routes, too */
-	if (!text || !*text)
-		return false;
-	routes_text = sc_map(strlen(text) + 1);
-	if (!routes_text)
-		return false;
-	memcpy(routes_text, text, strlen(text) + 1);
-	if (lib && strlen(lib) < sizeof(lib_path))
-		memcpy(lib_path, lib, strlen(lib) + 1);
-	stats_wanted = stats && *stats == '1';
 	for (; *text; text += n + (text[n] == '\n')) {
 		char line[2 * SC_PATH_BUF];
 
@@ -115,7 +112,42 @@ bool sc_env_routes(char **envp)
 			sc_route_add(line, unescape(text, n, line));
 	}
 	sc_routes_ready();
-	return sc_nroutes != 0;
+}
+
+static void add_netroutes(const char *text)
+{
+	uint32_t n;
+
+	for (; *text; text += n + (text[n] == '\n')) {
+		n = line_len(text);
+		sc_netroute_add(text, n);
+	}
+}
+
+bool sc_env_routes(char **envp)
+{
+	char *text = env_get(envp, "VHOST_SC_ROUTES="), *dir = env_get(envp, "VHOST_SC_AT=");
+	char *lib = env_get(envp, "VHOST_SC_LIB="), *stats = env_get(envp, "VHOST_SC_STATS=");
+	char *net = env_get(envp, "VHOST_SC_NET="), *trace = env_get(envp, "VHOST_SC_TRACE=");
+
+	if (!dir)
+		dir = env_get(envp, "VHOST_SC_RUNDIR=");
+	if (dir)
+		sc_chan_set_rundir(dir); /* the C API needs it without routes, too */
+	if ((!text || !*text) && (!net || !*net))
+		return false;
+	routes_text = copy_text(text ? text : "");
+	net_text = net && *net ? copy_text(net) : NULL;
+	if (!routes_text)
+		return false;
+	if (lib && strlen(lib) < sizeof(lib_path))
+		memcpy(lib_path, lib, strlen(lib) + 1);
+	stats_wanted = stats && *stats == '1';
+	trace_wanted = trace && *trace == '1';
+	add_routes(routes_text);
+	if (net_text)
+		add_netroutes(net_text);
+	return sc_nroutes || sc_nnetroutes;
 }
 
 /* Reads one field of a line: hexadecimal, ended by ':' or the line's end. */
@@ -137,6 +169,20 @@ static bool is_socket(int fd, uint64_t inode)
 
 	return sc_sys2(__NR_fstat, fd, &st) == 0 && (st.mode & S_IFMT_BITS) == S_IFSOCK_BITS &&
 	       st.ino == inode;
+}
+
+/* The socket that a line describes: of a type, with family << 16 | protocol where a file has its route. */
+static struct sc_file *adopt_sock(struct sc_thread *t, int fd, struct sc_file *f, uint64_t what)
+{
+	struct sc_file *known;
+
+	if (!sc_nnetroutes || !sc_net_adopt(f, (uint32_t)(what >> 16) & 0xffff,
+					    (uint32_t)(what >> 32) & 0xf, (uint32_t)what & 0xffff))
+		return NULL;
+	known = sc_fd_adopt(t, fd, f);
+	if (known && known->net != f->net)
+		sc_net_unref(f); /* another descriptor of it was first */
+	return known;
 }
 
 /* Takes over what one line says. Returns the file, or NULL if the line is not right (any more). */
@@ -161,7 +207,11 @@ static struct sc_file *adopt_line(const char *s, bool cwd)
 	f.type = (uint32_t)field(&s);
 	inode = field(&s);
 	route = field(&s);
-	if (fd < 0 || (uint32_t)fd >= SC_FD_MAX || route >= sc_nroutes || !is_socket(fd, inode))
+	if (fd < 0 || (uint32_t)fd >= SC_FD_MAX || !is_socket(fd, inode))
+		return NULL;
+	if (f.type == S_IFSOCK_BITS && !cwd)
+		return adopt_sock(&t, fd, &f, route);
+	if (route >= sc_nroutes)
 		return NULL;
 	f.route = &sc_routes[route];
 	if (!cwd)
@@ -216,7 +266,7 @@ static bool is_ours(const char *var)
 {
 	static const char *const names[] = {
 	    "VHOST_SC_LIB=",   "VHOST_SC_ROUTES=", "VHOST_SC_FDS=", "VHOST_SC_CWD=",
-	    "VHOST_SC_LOCKS=", "VHOST_SC_AT=",	   "VHOST_SC_EXE="};
+	    "VHOST_SC_LOCKS=", "VHOST_SC_AT=",	   "VHOST_SC_EXE=", "VHOST_SC_NET="};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		size_t n = strlen(names[i]);
@@ -307,7 +357,13 @@ static void put_file(struct text *x, int fd, const struct sc_file *f)
 	put_hex(x, f->oflags, ':');
 	put_hex(x, f->type, ':');
 	put_hex(x, st.ino, ':');
-	put_hex(x, f->route->index, '\n');
+	if (f->kind == SC_KIND_SOCK) {
+		const struct sc_nsock *s = f->net;
+
+		put_hex(x, (uint64_t)s->type << 32 | (uint32_t)s->family << 16 | s->protocol, '\n');
+	} else {
+		put_hex(x, f->route->index, '\n');
+	}
 }
 
 /* Ends a variable; returns where it began, or NULL if it did not fit. */
@@ -324,9 +380,10 @@ static char *var_fds(struct text *x, struct sc_thread *t)
 
 	put_str(x, "VHOST_SC_FDS=");
 	for (uint32_t fd = 0; fd < tab->fd_high; fd++) {
-		struct sc_file *f = sc_fd_file(t, (int)fd);
+		struct sc_file *f = sc_fd_any(t, (int)fd);
 
-		if (f && !(sc_sys3(__NR_fcntl, fd, F_GETFD, 0) & FD_CLOEXEC))
+		if (f && (f->kind == SC_KIND_FILE || f->kind == SC_KIND_SOCK) &&
+		    !(sc_sys3(__NR_fcntl, fd, F_GETFD, 0) & FD_CLOEXEC))
 			put_file(x, (int)fd, f);
 	}
 	return var_end(x, begin);
@@ -370,7 +427,7 @@ static char *var_preload(struct text *x, const char *user, size_t len)
 
 /* ---- the hook ---- */
 
-#define OUR_VARS 8u
+#define OUR_VARS 9u
 
 struct exec_mem {
 	uint64_t bytes;
@@ -463,6 +520,8 @@ static long build(struct sc_thread *t, struct exec_mem *m, char *const *envp, ui
 	ok = add(m, &n, var_preload(&x, preload, preload_len));
 	ok = ok && add(m, &n, var_simple(&x, "VHOST_SC_LIB=", lib_path));
 	ok = ok && add(m, &n, var_simple(&x, "VHOST_SC_ROUTES=", routes_text));
+	if (ok && net_text)
+		ok = add(m, &n, var_simple(&x, "VHOST_SC_NET=", net_text));
 	ok = ok && add(m, &n, var_simple(&x, "VHOST_SC_AT=", sc_chan_rundir()));
 	ok = ok && add(m, &n, var_fds(&x, t));
 	if (ok && t->proc->cwd)
@@ -553,9 +612,26 @@ static void put_count(struct text *x, const char *name, uint64_t v)
 
 void sc_stats_start(void)
 {
-	long fd = stats_wanted ? sc_sys3(__NR_fcntl, 2, F_DUPFD_CLOEXEC, 0) : -1;
+	long fd = stats_wanted || trace_wanted ? sc_sys3(__NR_fcntl, 2, F_DUPFD_CLOEXEC, 0) : -1;
 
 	stats_fd = fd < 0 ? -1 : sc_libfd_move((int)fd);
+}
+
+void sc_trace_option(const char *call, int level, int name)
+{
+	char buf[160];
+	struct text x = {.at = buf, .end = buf + sizeof(buf)};
+
+	if (!trace_wanted)
+		return;
+	put_str(&x, "scrun: pid ");
+	put_dec(&x, (uint64_t)sc_sys0(__NR_getpid));
+	put_str(&x, ": ");
+	put_str(&x, call);
+	put_count(&x, "level", (uint32_t)level);
+	put_count(&x, "name", (uint32_t)name);
+	put_str(&x, ": no domain knows this option (ENOPROTOOPT)\n");
+	sc_sys3(__NR_write, stats_fd, buf, x.at - buf);
 }
 
 void sc_stats_at_exit(void)

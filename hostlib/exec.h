@@ -6,12 +6,15 @@
  *   LD_PRELOAD         the library first, then what the program had there
  *   VHOST_SC_LIB       path of the library
  *   VHOST_SC_ROUTES    NAME:HOSTPATH[=EXPORT], one a line; newline, '%' (and, inside parts, ':' and '=') as %XX
+ *   VHOST_SC_NET       NAME[=CIDR], one a line: which network domain serves which addresses
  *   VHOST_SC_AT        where the brokers' sockets are: $VHOST_SC_RUNDIR as the first program had it
  *   VHOST_SC_FDS       fd:domain:ticket:handle:secret:flags:type:inode:route, in hexadecimal but the domain, one a line.
+ *                      A socket's line has type << 32 | family << 16 | protocol instead of a route.
  *                      inode is that of the ticket's socket: a descriptor that is something else by now is left alone
  *   VHOST_SC_CWD       the same for the working directory, whose fd is a descriptor of the library
  *   VHOST_SC_EXE       path of the program, if it is remote: what /proc/self/exe is to say
  *   VHOST_SC_LOCKS     1: the process has POSIX locks on remote files
+ *   VHOST_SC_TRACE     1: say what a domain does not know (stays visible)
  *   VHOST_SC_STATS     1: print counters at exit (stays visible)
  */
 #ifndef HOSTLIB_EXEC_H
@@ -46,6 +49,8 @@ const char *sc_exe_path(void);
 
 /* With VHOST_SC_STATS: keeps a descriptor to print to. At start, and in a forked child. */
 void sc_stats_start(void);
+/* With VHOST_SC_TRACE: says that an option of a socket is not known. */
+void sc_trace_option(const char *call, int level, int name);
 /* With VHOST_SC_STATS: prints what was served, to what standard error was at start. */
 void sc_stats_at_exit(void);
 

@@ -18,6 +18,7 @@
 #include "chan-priv.h"
 #include "fdtable.h"
 #include "libfd.h"
+#include "net.h"
 #include "process.h"
 
 #define ENTRY_OPENING 0xffffffffu /* the number is reserved; not open yet */
@@ -32,8 +33,17 @@ int sc_fdtab_init(struct sc_fdtab *f)
 	return f->idx && f->files ? 0 : -ENOMEM;
 }
 
+/* Counts of what files other than files refer to. */
+static void count_nets(struct sc_fdtab *f, void (*count)(struct sc_file *))
+{
+	for (uint32_t i = 1; f->files && i < f->file_high; i++)
+		if (f->files[i].net)
+			count(&f->files[i]);
+}
+
 void sc_fdtab_free(struct sc_fdtab *f)
 {
+	count_nets(f, sc_net_unref);
 	if (f->idx)
 		sc_unmap(f->idx, SC_FD_MAX * sizeof(*f->idx));
 	if (f->files)
@@ -49,10 +59,11 @@ int sc_fdtab_copy(struct sc_fdtab *to, const struct sc_fdtab *from)
 	to->fd_high = from->fd_high;
 	to->file_high = from->file_high;
 	to->free_head = from->free_head;
+	count_nets(to, sc_net_ref);
 	return 0;
 }
 
-struct sc_file *sc_fd_file(struct sc_thread *t, int fd)
+struct sc_file *sc_fd_any(struct sc_thread *t, int fd)
 {
 	struct sc_fdtab *f = &t->proc->fds;
 	uint32_t i;
@@ -62,6 +73,13 @@ struct sc_file *sc_fd_file(struct sc_thread *t, int fd)
 	/* acquire: the file's fields are visible before its index */
 	i = __atomic_load_n(&f->idx[fd], __ATOMIC_ACQUIRE);
 	return i == 0 || i == ENTRY_OPENING ? NULL : &f->files[i];
+}
+
+struct sc_file *sc_fd_file(struct sc_thread *t, int fd)
+{
+	struct sc_file *f = sc_fd_any(t, fd);
+
+	return f && __atomic_load_n(&f->kind, __ATOMIC_RELAXED) == SC_KIND_FILE ? f : NULL;
 }
 
 /* ---- under fd_lock ---- */
@@ -84,6 +102,8 @@ static void file_free(struct sc_fdtab *f, uint32_t i)
 {
 	f->files[i].refs = f->free_head;
 	f->files[i].dom = NULL;
+	f->files[i].kind = SC_KIND_FILE;
+	f->files[i].net = NULL;
 	f->free_head = i;
 }
 
@@ -349,7 +369,17 @@ static struct sc_file *file_fill(struct sc_thread *t, const struct sc_opening *o
 	f->oflags = oflags;
 	f->type = type;
 	f->refs = 1;
+	f->kind = o->kind;
+	f->net = o->net;
 	return f;
+}
+
+/* May this session close it? A socket that was never granted to it is left to its ticket. */
+static bool remote_close_now(struct sc_thread *t, const struct sc_file *f)
+{
+	struct sc_chan *c = f->kind == SC_KIND_FILE ? NULL : sc_chan_of(t, f->dom);
+
+	return f->kind == SC_KIND_FILE || (c && f->gen == c->gen);
 }
 
 /* Tells the agent that nobody needs the handle any more, and gives the ticket back. */
@@ -357,7 +387,7 @@ static void remote_close(struct sc_thread *t, struct sc_file *f)
 {
 	struct sc_opx x = {.op = SC_OP_CLOSE};
 
-	if (sc_file_call(t, f, &x) == 0)
+	if (remote_close_now(t, f) && sc_file_call(t, f, &x) == 0)
 		sc_ticket_put(f->dom, f->ticket, f->ticket_fd);
 	else
 		sc_libfd_close(f->ticket_fd); /* the broker will see it and have it released */
@@ -430,6 +460,10 @@ static bool unref_locked(struct sc_proc *p, struct sc_file *f, struct sc_file *l
 /* The last descriptor of this process is gone. */
 static void last_close(struct sc_thread *t, struct sc_file *f)
 {
+	if (f->net)
+		sc_net_unref(f);
+	if (!f->dom)
+		return; /* the kernel's own */
 	if (f->flags & SC_FILE_SHARED)
 		sc_libfd_close(f->ticket_fd);
 	else
@@ -459,14 +493,15 @@ static void unlock_posix(struct sc_thread *t, struct sc_file *f)
 {
 	struct sc_opx x = {.op = SC_OP_UNLOCK_ALL};
 
-	if (__atomic_load_n(&t->proc->posix_locks, __ATOMIC_RELAXED) && !(f->oflags & O_PATH))
+	if (__atomic_load_n(&t->proc->posix_locks, __ATOMIC_RELAXED) && !(f->oflags & O_PATH) &&
+	    f->kind == SC_KIND_FILE)
 		sc_file_call(t, f, &x);
 }
 
 long sc_fd_close(struct sc_thread *t, int fd)
 {
 	struct sc_proc *p = t->proc;
-	struct sc_file *f = sc_fd_file(t, fd), last;
+	struct sc_file *f = sc_fd_any(t, fd), last;
 	bool gone = false;
 	long res;
 
@@ -474,7 +509,7 @@ long sc_fd_close(struct sc_thread *t, int fd)
 		return -EBADF;
 	unlock_posix(t, f);
 	sc_mutex_lock(&p->fd_lock);
-	if (sc_fd_file(t, fd) != f) { /* another thread closed it */
+	if (sc_fd_any(t, fd) != f) { /* another thread closed it */
 		sc_mutex_unlock(&p->fd_lock);
 		return -EBADF;
 	}
@@ -494,7 +529,7 @@ long sc_fd_dup(struct sc_thread *t, int fd, int min, bool cloexec)
 	long new;
 
 	sc_mutex_lock(&p->fd_lock);
-	f = sc_fd_file(t, fd);
+	f = sc_fd_any(t, fd);
 	new = !f ? -EBADF : sc_sys3(__NR_fcntl, fd, cloexec ? F_DUPFD_CLOEXEC : F_DUPFD, min);
 	if (new >= (long)SC_FD_MAX) {
 		sc_sys1(__NR_close, new);
@@ -515,14 +550,14 @@ long sc_fd_dup_to(struct sc_thread *t, int from, int to, int flags)
 	bool gone = false;
 	long res;
 
-	old = sc_fd_file(t, to);
+	old = sc_fd_any(t, to);
 	if (old)
 		unlock_posix(t, old);
 	sc_mutex_lock(&p->fd_lock);
-	f = sc_fd_file(t, from);
+	f = sc_fd_any(t, from);
 	res = (uint32_t)to >= SC_FD_MAX && f ? -EBADF : sc_sys3(__NR_dup3, from, to, flags);
 	if (res >= 0) {
-		old = sc_fd_file(t, to);
+		old = sc_fd_any(t, to);
 		if (f)
 			f->refs++;
 		if (f || old)
@@ -554,6 +589,71 @@ long sc_file_hold_ticket(struct sc_thread *t, struct sc_file *f, int fd)
 	}
 	sc_mutex_unlock(&p->fd_lock);
 	return res < 0 ? res : 0;
+}
+
+/* ---- sockets and the like ---- */
+
+long sc_fd_install(struct sc_thread *t, int fd, uint32_t kind, void *net)
+{
+	struct sc_proc *p = t->proc;
+	uint32_t i = 0;
+
+	if (fd < 0 || (uint32_t)fd >= SC_FD_MAX)
+		return -EMFILE;
+	sc_mutex_lock(&p->fd_lock);
+	i = file_alloc(&p->fds);
+	if (i) {
+		p->fds.files[i] =
+		    (struct sc_file){.ticket_fd = -1, .refs = 1, .kind = kind, .net = net};
+		entry_set(&p->fds, fd, i);
+	}
+	sc_mutex_unlock(&p->fd_lock);
+	return i ? 0 : -ENFILE;
+}
+
+void sc_fd_uninstall(struct sc_thread *t, struct sc_file *f)
+{
+	struct sc_proc *p = t->proc;
+	struct sc_file copy;
+	uint32_t i = (uint32_t)(f - p->fds.files);
+
+	sc_mutex_lock(&p->fd_lock);
+	for (uint32_t fd = 0; f->refs && fd < p->fds.fd_high; fd++) {
+		if (p->fds.idx[fd] != i)
+			continue;
+		entry_set(&p->fds, (int)fd, 0);
+		f->refs--;
+	}
+	copy = *f;
+	file_free(&p->fds, i);
+	sc_mutex_unlock(&p->fd_lock);
+	sc_net_unref(&copy);
+}
+
+/* Puts the ticket at a number, close-on-exec or not as it was. */
+static void replace(int ticket_fd, int fd)
+{
+	long flags = sc_sys2(__NR_fcntl, fd, F_GETFD);
+
+	sc_sys3(__NR_dup3, ticket_fd, fd, flags > 0 && flags & FD_CLOEXEC ? O_CLOEXEC : 0);
+}
+
+void sc_fd_become_sock(struct sc_thread *t, struct sc_file *f)
+{
+	struct sc_proc *p = t->proc;
+	uint32_t i = (uint32_t)(f - p->fds.files), left;
+
+	sc_mutex_lock(&p->fd_lock);
+	left = f->refs;
+	for (uint32_t fd = 0; left && fd < p->fds.fd_high; fd++) {
+		if (p->fds.idx[fd] != i)
+			continue;
+		replace(f->ticket_fd, (int)fd);
+		left--;
+	}
+	/* release: its other fields are visible before */
+	__atomic_store_n(&f->kind, SC_KIND_SOCK, __ATOMIC_RELEASE);
+	sc_mutex_unlock(&p->fd_lock);
 }
 
 /* ---- sharing with other processes ---- */

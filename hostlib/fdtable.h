@@ -24,6 +24,14 @@
 #define SC_FD_MAX   (1u << 20) /* descriptors at or above this are always local */
 #define SC_FILE_MAX (1u << 17) /* open files per process */
 
+/* What a descriptor's entry stands for; all but files: net.h. */
+enum sc_kind_of_file {
+	SC_KIND_FILE = 0,
+	SC_KIND_SOCK,  /* a socket of a network domain */
+	SC_KIND_FRESH, /* a socket of the kernel's that may move to a domain */
+	SC_KIND_EPOLL, /* an epoll instance of the kernel's with sockets of domains in it */
+};
+
 #define SC_FILE_SHARED (1u << 0) /* another process may hold it too */
 #define SC_FILE_LOCKED (1u << 1) /* flock or OFD lock was taken through it (informative) */
 
@@ -46,6 +54,9 @@ struct sc_file {
 	uint32_t refs;	 /* descriptors of this process, plus 1 if it is the working directory */
 	uint32_t flags;	 /* SC_FILE_*; atomic */
 	uint64_t aux[3]; /* for calls_*.c: zero when opened; not inherited through exec */
+	uint32_t
+	    kind;  /* enum sc_kind_of_file; atomic: a fresh socket may become one of a domain's */
+	void *net; /* struct sc_nsock or struct sc_epoll, counted; NULL for files */
 };
 
 struct sc_fdtab {
@@ -56,8 +67,18 @@ struct sc_fdtab {
 	uint32_t free_head;    /* list of free files through `refs` of a free one; 0: empty */
 };
 
-/* The remote file at a descriptor, or NULL: local (or not open, or being opened). No lock, any thread. */
+/* What is at a descriptor, of any kind, or NULL: local (or not open, or being opened). No lock, any thread. */
+struct sc_file *sc_fd_any(struct sc_thread *t, int fd);
+/* The same for remote files alone: sockets and the like count as local. */
 struct sc_file *sc_fd_file(struct sc_thread *t, int fd);
+
+/* Makes the kernel's descriptor fd known as being of that kind, with its `net` (whose count becomes the table's). 0 or
+ * -ENFILE, -EMFILE. */
+long sc_fd_install(struct sc_thread *t, int fd, uint32_t kind, void *net);
+/* Forgets f, which has the kernel's own descriptors: they are local from now on. */
+void sc_fd_uninstall(struct sc_thread *t, struct sc_file *f);
+/* A fresh socket becomes one of a domain's: the ticket takes the place of the kernel's socket at all its descriptors. */
+void sc_fd_become_sock(struct sc_thread *t, struct sc_file *f);
 
 /* Data that goes with a request, in library memory or in the program's. */
 struct sc_data {
@@ -128,6 +149,8 @@ struct sc_opening {
 	int ticket_fd;
 	int fd;	       /* reserved number, or -1 */
 	uint32_t file; /* index of the object */
+	uint32_t kind; /* of what is opened, and its `net`: zero for files */
+	void *net;
 };
 long sc_open_begin(struct sc_thread *t, struct sc_dom *d, bool reserve, bool cloexec,
 		   struct sc_opening *o);

@@ -156,7 +156,11 @@ struct sc_thread_priv {
 	struct sc_sighand *own_sighand; /* a vfork child's private copy, NULL if it needs none */
 
 	uint64_t deferred_set; /* signals we blocked because we deferred them */
-	uint32_t deferred;     /* entries of defer[] in use */
+	/* Delivered although the program blocks them, since a wait's mask let them through: what each handler's return is
+	 * to block again, and of that, whose handlers have not begun yet. */
+	uint64_t reblock;
+	uint64_t reblock_left;
+	uint32_t deferred; /* entries of defer[] in use */
 	/* Of SC_VIRT_SIGNALS, those that wait in held[]: bit 0 SIGBUS, 1 SIGSEGV, 2 SIGSYS. */
 	uint32_t virt_held;
 	struct sc_siginfo held[3];

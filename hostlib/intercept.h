@@ -142,6 +142,18 @@ long sc_raw_syscall(long nr, long a0, long a1, long a2, long a3, long a4, long a
 long sc_raw_syscall_interruptible(long nr, long a0, long a1, long a2, long a3, long a4, long a5);
 
 /*
+ * A wait with another signal mask (ppoll, pselect6, epoll_pwait), made with sc_raw_syscall_interruptible() and `now` as the call's
+ * mask. begin takes the mask that the program gave; end is called after the wait with its result: a signal that
+ * the mask let through, and that the program blocks otherwise, is delivered once at the call's end and is blocked again then.
+ */
+struct sc_wait_mask {
+	uint64_t now;	/* for the system call */
+	uint64_t other; /* the program's own */
+};
+void sc_wait_mask_begin(struct sc_thread *t, struct sc_wait_mask *m, uint64_t mask);
+void sc_wait_mask_end(struct sc_thread *t, const struct sc_wait_mask *m, long result);
+
+/*
  * Copies between the library and memory named by the program. A fault yields -EFAULT (negative), as the kernel's
  * copy_from_user would; 0 means all was copied. Uses rep movsb for large and general registers for small copies.
  */

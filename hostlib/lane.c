@@ -30,6 +30,7 @@
 #include <time.h>
 
 #include "chan-priv.h"
+#include "net.h"
 #include "process.h"
 
 #define SLEEP_MS 250u /* longest single sleep */
@@ -121,6 +122,14 @@ static void wake_sleepers(struct sc_chan *c, const struct sc_hlane *me, bool pas
 	}
 }
 
+/* Who led has what it waited for: somebody else is to lead, if anybody sleeps. */
+static void pass_lead(struct sc_chan *c, const struct sc_hlane *me)
+{
+	wake_sleepers(c, me, true);
+	if (__atomic_load_n(&c->net, __ATOMIC_ACQUIRE))
+		sc_net_pass(c);
+}
+
 /* sc_raw_syscall, or its interruptible variant. */
 typedef long sleep_fn(long nr, long a0, long a1, long a2, long a3, long a4, long a5);
 
@@ -140,6 +149,18 @@ static void lead(struct sc_hlane *l, uint32_t timeout_ms, sleep_fn *sleep)
 	if (p[1].revents)
 		sc_chan_events(c);
 	wake_sleepers(c, l, false);
+	if (__atomic_load_n(&c->net, __ATOMIC_ACQUIRE))
+		sc_net_kicked(c);
+}
+
+void sc_lane_wake(struct sc_chan *c)
+{
+	wake_sleepers(c, NULL, false);
+}
+
+void sc_lane_pass(struct sc_chan *c)
+{
+	wake_sleepers(c, NULL, true);
 }
 
 bool sc_lane_sleep(struct sc_hlane *l, uint32_t seen, uint32_t timeout_ms, uint32_t wait_flags)
@@ -163,7 +184,7 @@ bool sc_lane_sleep(struct sc_hlane *l, uint32_t seen, uint32_t timeout_ms, uint3
 		lead(l, timeout_ms, sleep);
 		__atomic_store_n(&c->leader, 0, __ATOMIC_SEQ_CST);
 		if (__atomic_load_n(&l->sh->done, __ATOMIC_ACQUIRE) != seen)
-			wake_sleepers(c, l, true);
+			pass_lead(c, l);
 	} else {
 		sleep(__NR_futex, (long)&l->wake, FUTEX_WAIT_PRIVATE, word, (long)&ts, 0, 0);
 	}

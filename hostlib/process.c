@@ -23,6 +23,7 @@
 #include "dispatch.h"
 #include "exec.h"
 #include "libfd.h"
+#include "net.h"
 #include "process.h"
 
 #define RANDOM_BATCH 32
@@ -169,6 +170,8 @@ void sc_serve_thread_exit(struct sc_thread *t)
 		return; /* a vfork child's is cleared away by its parent */
 	for (uint32_t i = 0; i < sc_ndoms; i++)
 		sc_lane_drop(t, &sc_doms[i]);
+	if (s->bell > 0)
+		sc_libfd_close(s->bell);
 	t->serve = NULL;
 	serve_free(s);
 }
@@ -241,6 +244,7 @@ static void lock_all(struct sc_proc *p)
 	sc_mutex_lock(&p->fd_lock);
 	for (uint32_t i = 0; i < sc_ndoms; i++)
 		sc_mutex_lock(&sc_doms[i].lock);
+	sc_net_before_fork();
 	sc_mutex_lock(&serve_lock);
 	sc_mutex_lock(&random_lock);
 }
@@ -249,6 +253,7 @@ static void unlock_all(struct sc_proc *p)
 {
 	sc_mutex_unlock(&random_lock);
 	sc_mutex_unlock(&serve_lock);
+	sc_net_after_fork_parent();
 	for (uint32_t i = 0; i < sc_ndoms; i++)
 		sc_mutex_unlock(&sc_doms[i].lock);
 	sc_mutex_unlock(&p->fd_lock);
@@ -293,6 +298,7 @@ void sc_serve_after_fork_child(struct sc_thread *t)
 	memset(random_pool, 0, sizeof(random_pool));
 	random_left = 0;
 	sc_fdtab_after_fork(p);
+	sc_net_after_fork_child(p);
 	sc_libfd_close_all(p->cwd ? p->cwd->ticket_fd : -1);
 	sc_stats_start();
 	for (uint32_t i = 0; i < sc_ndoms; i++)
@@ -373,6 +379,8 @@ void sc_serve_vfork_leave(struct sc_thread *parent, struct sc_proc *child)
 	if (s) {
 		sc_exec_remote_forget(s, false);
 		sc_exec_forget(s);
+		if (s->bell > 0)
+			sc_libfd_forget(s->bell); /* it was in the child's table */
 		serve_free(s);
 	}
 	for (uint32_t i = 0; i < sc_ndoms; i++)
@@ -403,9 +411,14 @@ long sc_libfd_evict(int fd)
 	if (to < 0)
 		return to;
 	sc_mutex_lock(&p->fd_lock);
-	for (uint32_t i = 1; i < p->fds.file_high; i++)
+	for (uint32_t i = 1; i < p->fds.file_high; i++) {
 		swap_fd(&p->fds.files[i].ticket_fd, fd, to);
+		if (p->fds.files[i].kind == SC_KIND_EPOLL)
+			swap_fd(sc_epoll_bell(p->fds.files[i].net), fd, to);
+	}
 	sc_mutex_unlock(&p->fd_lock);
+	for (struct sc_serve_thread *s = all_serves; s; s = s->all)
+		swap_fd(&s->bell, fd, to);
 	for (uint32_t i = 0; i < sc_ndoms; i++) {
 		struct sc_chan *c;
 

@@ -55,6 +55,7 @@ struct sc_serve_thread {
 		struct sc_chan *chan;
 		struct sc_hlane *lane; /* owned, or NULL */
 	} dom[SC_MAX_DOMAINS];
+	int bell;		      /* net_wait.c: eventfd of the thread; 0: none yet */
 	struct sc_serve_thread *next; /* free list, or NULL */
 	bool force_walk;   /* path.c: the call is looked at again after it failed natively */
 	void *exec_mem;	   /* exec.c: what an exec under way points to */

@@ -29,7 +29,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <arpa/inet.h>
+
 #include <vhost-sc/attach.h>
+#include <vhost-sc/control.h>
 
 #ifndef SC_LIBDIR
 #define SC_LIBDIR "/usr/lib/x86_64-linux-gnu"
@@ -41,6 +44,7 @@
 #define RUNDIR	    "/run/vhost-sc"
 #define LIB_NAME    "libhostsc.so.0"
 #define MAX_ROUTES  8	  /* of the library's 16: each may become two */
+#define MAX_NETS    16	  /* as many as the library takes */
 #define MAX_SCRIPTS 4	  /* interpreters of interpreters, as the kernel follows them */
 #define REPLY_MS    20000 /* for the broker's answer, beyond --wait */
 #define STARTING_S \
@@ -58,8 +62,11 @@ struct options {
 	    [2 *
 	     MAX_ROUTES]; /* the directories that are served: as given, and without symbolic links */
 	int nhosts;
-	char **program; /* PROGRAM and its arguments */
-	int wait_s;	/* --wait, or -1 */
+	char **program;		    /* PROGRAM and its arguments */
+	const char *nets[MAX_NETS]; /* NAME[=CIDR] as given */
+	int nnets;
+	bool trace;
+	int wait_s; /* --wait, or -1 */
 	bool stats;
 	bool verbose;
 };
@@ -67,9 +74,10 @@ struct options {
 static void usage(FILE *to)
 {
 	fputs(
-	    "usage: scrun [--storage NAME:HOSTPATH[=EXPORT]]... [options] [--] PROGRAM "
-	    "[ARGUMENT]...\n"
-	    "Runs PROGRAM with the paths below HOSTPATH served by service domain NAME.\n"
+	    "usage: scrun [--storage NAME:HOSTPATH[=EXPORT]]... [--network NAME[=CIDR]]... "
+	    "[options]\n"
+	    "             [--] PROGRAM [ARGUMENT]...\n"
+	    "Runs PROGRAM with paths and sockets served by service domains.\n"
 	    "\n"
 	    "  --storage NAME:HOSTPATH[=EXPORT]  paths below HOSTPATH (which need not exist on "
 	    "the host) are\n"
@@ -77,12 +85,22 @@ static void usage(FILE *to)
 	    "(default: its\n"
 	    "                                    root); may be repeated, the longest HOSTPATH "
 	    "wins\n"
+	    "  --network NAME[=CIDR]             sockets that talk to addresses within CIDR "
+	    "(default: "
+	    "to all) are\n"
+	    "                                    served by network domain NAME; may be repeated, "
+	    "the "
+	    "first that\n"
+	    "                                    matches wins. Loopback addresses stay on the "
+	    "host\n"
 	    "  --wait SECONDS                    wait so long for a domain that is down or "
 	    "starting\n"
 	    "                                    (default: 60 for one that is starting, 0 if it is "
 	    "down)\n"
 	    "  --stats                           print at exit of each process what was served "
 	    "where\n"
+	    "  --trace                           say which options of sockets a domain does not "
+	    "know\n"
 	    "  --verbose                         say which domains serve, and how isolated they "
 	    "are\n"
 	    "  --help, --version\n"
@@ -121,6 +139,8 @@ static char *format(const char *fmt, ...)
 static void parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = {{"storage", required_argument, NULL, 's'},
+					      {"network", required_argument, NULL, 'n'},
+					      {"trace", no_argument, NULL, 't'},
 					      {"wait", required_argument, NULL, 'w'},
 					      {"stats", no_argument, NULL, 'S'},
 					      {"verbose", no_argument, NULL, 'v'},
@@ -136,6 +156,14 @@ static void parse(int argc, char **argv, struct options *o)
 			if (o->nroutes == MAX_ROUTES)
 				fail(EXIT_OURS, "more than %d --storage options", MAX_ROUTES);
 			o->routes[o->nroutes++] = optarg;
+			break;
+		case 'n':
+			if (o->nnets == MAX_NETS)
+				fail(EXIT_OURS, "more than %d --network options", MAX_NETS);
+			o->nets[o->nnets++] = optarg;
+			break;
+		case 't':
+			o->trace = true;
 			break;
 		case 'w':
 			o->wait_s = (int)strtol(optarg, &end, 10);
@@ -283,7 +311,7 @@ static ssize_t receive(int sock, struct sc_attach_rep *rep)
 }
 
 /* Asks the domain for a channel, as the library will, and gives it back. Ends with a message if there is none. */
-static void check_domain(const char *name, const struct options *o)
+static void check_domain(const char *name, uint32_t role, const struct options *o)
 {
 	long begun = now_ms(), until = begun + (o->wait_s > 0 ? o->wait_s : 0) * 1000l, left;
 	int sock = connect_broker(name, until);
@@ -293,7 +321,7 @@ static void check_domain(const char *name, const struct options *o)
 	    .abi_min = SC_ABI_VERSION,
 	    .abi_max = SC_ABI_VERSION,
 	    .features = SC_FEATURES,
-	    .role = 1, /* SC_ROLE_STORAGE */
+	    .role = role,
 	};
 	struct pollfd p = {.fd = sock, .events = POLLIN};
 	ssize_t n;
@@ -476,6 +504,63 @@ static void serve_ourselves(const struct options *o)
 	fail(EXIT_OURS, "cannot run itself: %s", strerror(errno));
 }
 
+/* ---- networks ---- */
+
+static bool valid_name(const char *name, size_t len)
+{
+	return len && len < 64 && name[0] != '.' &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") >=
+		   len;
+}
+
+/* Checks NAME[=CIDR]; returns the name. */
+static char *check_net(const char *spec)
+{
+	const char *equal = strchrnul(spec, '=');
+	char *cidr = *equal ? strdup(equal + 1) : NULL, *slash = cidr ? strchr(cidr, '/') : NULL,
+	     *end;
+	uint8_t addr[16];
+	long bits = 0, max;
+
+	if (!valid_name(spec, (size_t)(equal - spec)))
+		fail(EXIT_OURS, "--network takes NAME[=CIDR], not '%s'", spec);
+	if (slash)
+		*slash = '\0';
+	if (cidr) {
+		max = inet_pton(AF_INET, cidr, addr) == 1    ? 32
+		      : inet_pton(AF_INET6, cidr, addr) == 1 ? 128
+							     : -1;
+		if (slash)
+			bits = strtol(slash + 1, &end, 10);
+		if (max < 0 || (slash && (!slash[1] || *end || bits < 0 || bits > max)))
+			fail(EXIT_OURS,
+			     "--network %s: '%s' is no network (like 10.0.0.0/8 or fd00::/8)", spec,
+			     equal + 1);
+		free(cidr);
+	}
+	return format("%.*s", (int)(equal - spec), spec);
+}
+
+/* All of --network as VHOST_SC_NET; NULL if there are none. */
+static char *network_routes(const struct options *o)
+{
+	char *text = NULL;
+
+	for (int i = 0; i < o->nnets; i++) {
+		bool checked = false;
+		char *name = check_net(o->nets[i]);
+
+		for (int k = 0; k < i && !checked; k++)
+			checked = strncmp(o->nets[k], name, strlen(name)) == 0 &&
+				  strchr("=", o->nets[k][strlen(name)]);
+		if (!checked)
+			check_domain(name, SC_ROLE_NETWORK, o);
+		text = text ? format("%s\n%s", text, o->nets[i]) : format("%s", o->nets[i]);
+		free(name);
+	}
+	return text;
+}
+
 /* ---- the program ---- */
 
 /* Like execvp() looks for it. Ends with a message if it is not there. */
@@ -635,7 +720,7 @@ static void set(const char *name, const char *value)
 }
 
 /* What the library needs to know, for whatever is executed next. */
-static void set_environment(const char *routes, const struct options *o)
+static void set_environment(const char *routes, const char *nets, const struct options *o)
 {
 	char *lib = find_library();
 	const char *preload = getenv("LD_PRELOAD");
@@ -643,6 +728,10 @@ static void set_environment(const char *routes, const struct options *o)
 	set("LD_PRELOAD", preload && *preload ? format("%s:%s", lib, preload) : lib);
 	set("VHOST_SC_LIB", lib);
 	set("VHOST_SC_ROUTES", routes);
+	if (nets)
+		set("VHOST_SC_NET", nets);
+	if (o->trace)
+		set("VHOST_SC_TRACE", "1");
 	if (o->stats)
 		set("VHOST_SC_STATS", "1");
 	free(lib);
@@ -651,7 +740,7 @@ static void set_environment(const char *routes, const struct options *o)
 int main(int argc, char **argv)
 {
 	struct options o = {.wait_s = -1};
-	char *program, *routes = NULL;
+	char *program, *routes = NULL, *nets;
 	bool checked = false;
 
 	parse(argc, argv, &o);
@@ -663,11 +752,12 @@ int main(int argc, char **argv)
 			checked = strncmp(o.routes[k], name, strlen(name)) == 0 &&
 				  o.routes[k][strlen(name)] == ':';
 		if (!checked)
-			check_domain(name, &o);
+			check_domain(name, SC_ROLE_STORAGE, &o);
 		checked = false;
 	}
-	if (routes)
-		set_environment(routes, &o);
+	nets = network_routes(&o);
+	if (routes || nets)
+		set_environment(routes ? routes : "", nets, &o);
 	program = find_program(*o.program, &o);
 	check_program(program, 0, &o);
 	execv(program, o.program);

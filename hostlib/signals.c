@@ -284,6 +284,12 @@ static void *run_handler(struct sc_thread_priv *t, int sig, const struct sc_sigi
 		uc->sigmask &= ~set;
 		set_mask(SIG_SETMASK, mask & ~set, NULL); /* their handlers run here */
 	}
+	if (t->reblock) {
+		uc->sigmask |= t->reblock;
+		t->reblock_left &= ~SC_BIT(sig);
+		if (!t->reblock_left)
+			t->reblock = 0;
+	}
 	uc->sigmask |= virt;
 	t->virt_mask = virt | (a->act.mask & SC_VIRT_SIGNALS);
 	if (is_virt(sig) && !(a->act.flags & SA_NODEFER))
@@ -305,6 +311,27 @@ static void *run_handler(struct sc_thread_priv *t, int sig, const struct sc_sigi
 	if ((a->act.flags & SA_NODEFER) && !is_virt(sig) && !(a->act.mask & SC_BIT(sig)))
 		set_mask(SIG_UNBLOCK, SC_BIT(sig), NULL);
 	return (void *)handler;
+}
+
+/* ---- waits with another mask ---- */
+
+void sc_wait_mask_begin(struct sc_thread *pub, struct sc_wait_mask *m, uint64_t mask)
+{
+	(void)pub;
+	m->now = mask & ~(uint64_t)SC_VIRT_SIGNALS;
+	m->other = 0;
+	sc_raw4(__NR_rt_sigprocmask, SIG_BLOCK, NULL, &m->other, sizeof(m->other));
+}
+
+void sc_wait_mask_end(struct sc_thread *pub, const struct sc_wait_mask *m, long result)
+{
+	struct sc_thread_priv *t = (struct sc_thread_priv *)pub;
+	uint64_t both = t->deferred_set & m->other & ~m->now;
+
+	if (result != -EINTR || !both)
+		return;
+	t->reblock |= both;
+	t->reblock_left |= both;
 }
 
 /* ---- calls that come by SIGSYS ---- */

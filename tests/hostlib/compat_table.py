@@ -32,7 +32,7 @@ def numbers():
 
 def call_list():
     """Name -> handler."""
-    return {m[1]: m[2] for m in re.finditer(r"^SC_CALL\(__NR_(\w+), \w+, (\w+)\)", read("hostlib", "call-list.h"), re.M)}
+    return {m[1]: m[2] for m in re.finditer(r"^SC_CALL(?:_NET)?\(__NR_(\w+), \w+, (\w+)\)", read("hostlib", "call-list.h"), re.M)}
 
 
 def handlers():

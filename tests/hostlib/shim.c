@@ -53,6 +53,20 @@ long sc_strnlen_user(const char *user, size_t max)
 	return (long)strnlen(user, max);
 }
 
+void sc_wait_mask_begin(struct sc_thread *t, struct sc_wait_mask *m, uint64_t mask)
+{
+	(void)t;
+	m->now = mask;
+	m->other = 0;
+}
+
+void sc_wait_mask_end(struct sc_thread *t, const struct sc_wait_mask *m, long result)
+{
+	(void)t;
+	(void)m;
+	(void)result;
+}
+
 struct sc_thread *sc_thread_ensure(void)
 {
 	shim_thread.self = &shim_thread;

@@ -11,6 +11,7 @@ import unittest
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SUFFIXES = r"\.(?:c|h|S|py|sh|md|in|patch)"
 OTHERS = {"qemu-patches/README.md"}  # speaks of QEMU's files
+OURS = ("README.md", "docs/architecture.md", "docs/interception.md", "docs/kvm.md", "docs/virtio-sc.md")  # speak of our functions only
 
 
 def read(path):
@@ -32,8 +33,8 @@ class Names(unittest.TestCase):
         cls.sources = "\n".join(read(path) for path in listed("*.c", "*.h", "*.S", "*.py", "*.sh", "*.patch"))
 
     def test_functions(self):
-        """`name()` is a function somewhere, in our code or called by it."""
-        missing = [(path, name) for path, text in self.documents.items() for name in re.findall(r"`(\w+)\(\)`", text)
+        """`name()` is in our code."""
+        missing = [(path, name) for path in OURS for name in re.findall(r"`(\w+)\(\)`", self.documents[path])
                    if not re.search(r"\b%s\b" % name, self.sources)]
         self.assertEqual(missing, [])
 

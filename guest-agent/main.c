@@ -20,6 +20,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <vhost-sc/wire.h>
+
 enum option_id {
 	OPT_DEVICE = 1000, /* the service's own are below */
 	OPT_LOOPBACK,

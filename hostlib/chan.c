@@ -32,6 +32,8 @@
 #include "net.h"
 #include "process.h"
 
+#include <vhost-sc/wire.h>
+
 #define RUNDIR		"/run/vhost-sc"
 #define ATTACH_WAIT_MS	10000u /* for a domain that is starting */
 #define REPLY_MS	20000u /* for an answer of the broker, beyond that */

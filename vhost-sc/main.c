@@ -34,6 +34,8 @@
 #include "sandbox.h"
 #include "sock.h"
 
+#include <vhost-sc/wire.h>
+
 static const char usage[] =
     "usage: vhost-scd --name NAME --role storage|network [options]\n"
     "\n"

@@ -134,7 +134,7 @@ def listing():
         except broker.NotRunning:
             pass
         except Refusal as err:
-            row['error'] = str(err)
+            row.update(state='unknown', error=str(err))
         rows.append(row)
     return rows
 

@@ -338,6 +338,12 @@ class Fallback(sctest.Case):
 
 class Text(unittest.TestCase):
 
+    def test_a_broker_that_does_not_answer_us(self):
+        """Its domain may well run: it is not called down."""
+        with mock.patch.object(status, 'all_names', return_value=['x']), mock.patch.object(vm, 'runners', return_value=[]), \
+                mock.patch.object(broker, 'ask', side_effect=common.Refusal('not for this user')):
+            self.assertRegex(status.listing_text(status.listing()), r'x +unknown +- +not for this user')
+
     def test_another_brokers_status(self):
         self.assertEqual(status.text({'name': 'x', 'state': 'down'}), 'x:  domain, down\n')
         text = status.text({'name': 'x', 'state': 'starting', 'why': 'the VM is paused'})

@@ -344,13 +344,19 @@ class LibvirtVm:
         self.domain = domain
 
     def start(self, choice):
-        """Starts the VM with the accelerator chosen. The hook starts the broker."""
+        """Starts the VM with the accelerator chosen. The hook starts the broker. After a failure `virsh start` does what it did before."""
         name = self.domain.name
         if not libvirt.state(name):
             raise Refusal(f'libvirt knows no domain {name}: scctl define {name} again')
-        if defined_accel(name) != choice.accel:
+        before = defined_accel(name)
+        if before != choice.accel:
             define_in_libvirt(self.domain, choice.accel)
-        libvirt.start(name)
+        try:
+            libvirt.start(name)
+        except Refusal:
+            if before and before != choice.accel:
+                define_in_libvirt(self.domain, before)
+            raise
 
     def stop(self, seconds=STOP_SECONDS):
         """Orderly, then by force. Returns 'stopped' or 'killed'."""

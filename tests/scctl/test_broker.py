@@ -336,6 +336,23 @@ class Fallback(sctest.Case):
             self.start('auto', 'none')
 
 
+class UnderLibvirt(sctest.Case):
+
+    def test_failed_start_leaves_the_accelerator(self):
+        """--accel kvm that does not start must not make the next virsh start fail, too."""
+        self.file('statedir/d1/domain.xml', '<domain type="qemu"/>')
+        kvm = vm.kvm_accel.Choice('kvm', 'kvm', vm.kvm_accel.Kvm('special', '', ''), 'KVM', '', True)
+        for error, want in ((common.Refusal('QEMU ended'), ['kvm', 'tcg']), (None, ['kvm'])):
+            with mock.patch.object(libvirt, 'state', return_value='shut off'), mock.patch.object(libvirt, 'start', side_effect=error), \
+                    mock.patch.object(vm, 'define_in_libvirt') as defined:
+                try:
+                    vm.LibvirtVm(config.Domain(name='d1')).start(kvm)
+                    self.assertIsNone(error)
+                except common.Refusal as err:
+                    self.assertIs(err, error)
+                self.assertEqual([call.args[1] for call in defined.call_args_list], want)
+
+
 class Text(unittest.TestCase):
 
     def test_a_broker_that_does_not_answer_us(self):

@@ -151,6 +151,19 @@ SC_WIRE_AT(sc_msg_release, count, 16);
 SC_WIRE_AT(sc_msg_release, reserved, 20);
 SC_WIRE_AT(sc_msg_release, tickets, 24);
 
+SC_WIRE_SIZE(sc_msg_segment, 48);
+SC_WIRE_AT(sc_msg_segment, h, 0);
+SC_WIRE_AT(sc_msg_segment, number, 16);
+SC_WIRE_AT(sc_msg_segment, reserved, 20);
+SC_WIRE_AT(sc_msg_segment, ticket, 24);
+SC_WIRE_AT(sc_msg_segment, offset, 32);
+SC_WIRE_AT(sc_msg_segment, size, 40);
+
+SC_WIRE_SIZE(sc_msg_segment_status, 24);
+SC_WIRE_AT(sc_msg_segment_status, h, 0);
+SC_WIRE_AT(sc_msg_segment_status, status, 16);
+SC_WIRE_AT(sc_msg_segment_status, number, 20);
+
 SC_WIRE_SIZE(sc_state_header, 2184);
 SC_WIRE_AT(sc_state_header, magic, 0);
 SC_WIRE_AT(sc_state_header, abi, 4);
@@ -300,6 +313,13 @@ SC_WIRE_SIZE(sc_attach_event, 24);
 SC_WIRE_AT(sc_attach_event, h, 0);
 SC_WIRE_AT(sc_attach_event, incarnation, 16);
 SC_WIRE_AT(sc_attach_event, nfds, 20);
+
+SC_WIRE_SIZE(sc_attach_segment, 40);
+SC_WIRE_AT(sc_attach_segment, h, 0);
+SC_WIRE_AT(sc_attach_segment, status, 16);
+SC_WIRE_AT(sc_attach_segment, reserved, 20);
+SC_WIRE_AT(sc_attach_segment, size, 24);
+SC_WIRE_AT(sc_attach_segment, ticket, 32);
 
 #undef SC_WIRE_SIZE
 #undef SC_WIRE_AT

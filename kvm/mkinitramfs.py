@@ -38,7 +38,7 @@ OWN_MODULE = "virtio_sc"
 OPTIONS = {
     "9p": "9P_FS", "9pnet_virtio": "NET_9P_VIRTIO", "ahci": "SATA_AHCI", "button": "ACPI_BUTTON",
     "crc32c_generic": "CRYPTO_CRC32C", "crc32c_intel": "CRYPTO_CRC32C_INTEL", "evdev": "INPUT_EVDEV", "ext4": "EXT4_FS",
-    "kvm_amd": "KVM_AMD", "nvme": "BLK_DEV_NVME", "overlay": "OVERLAY_FS", "sd_mod": "BLK_DEV_SD", "virtio_blk": "VIRTIO_BLK",
+    "kvm_amd": "KVM_AMD", "vfio_iommu_type1": "VFIO_IOMMU_TYPE1", "vfio_pci": "VFIO_PCI", "nvme": "BLK_DEV_NVME", "overlay": "OVERLAY_FS", "sd_mod": "BLK_DEV_SD", "virtio_blk": "VIRTIO_BLK",
     "virtio_net": "VIRTIO_NET", "virtio_pci": "VIRTIO_PCI", "virtio_scsi": "SCSI_VIRTIO", "xfs": "XFS_FS",
 }
 XEN_ELFNOTE_PHYS32_ENTRY = 18  # the entry point that QEMU uses for an ELF kernel (PVH)

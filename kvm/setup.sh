@@ -16,7 +16,7 @@ build=$top/build
 mkdir -p "$log"
 
 # What each purpose needs. One list for ./demo and ./check, so that both prepare the same machine.
-PACKAGES_BUILD="dpkg-dev gcc gcc-12 make libelf1 meson ninja-build pkg-config liburing-dev libzydis-dev libcmocka-dev libseccomp-dev python3 git"
+PACKAGES_BUILD="dpkg-dev libdpdk-dev libnuma-dev libbsd-dev gcc gcc-12 make libelf1 meson ninja-build pkg-config liburing-dev libzydis-dev libcmocka-dev libseccomp-dev python3 git"
 PACKAGES_RUN="libvirt-daemon-system libvirt-clients e2fsprogs util-linux iproute2 procps acl attr"
 PACKAGES_TEST="sqlite3 tar gzip xz-utils coreutils findutils rsync fio openssl libclang-rt-14-dev strace make perl patch binutils bc busybox-static groff-base qemu-system-x86 curl gdb nginx-light nodejs postgresql procps redis-server vim-tiny"
 # What scbench compares with: a file system exported by a VM, mounted by FUSE.
@@ -120,6 +120,10 @@ step_image()
 	"$top/kvm/build-image.sh" --role storage --agent "$build/guest-agent/sc-agent-static" --out "$cache/image/storage" ||
 		die "the guest image could not be made (see above)"
 	say "image: .cache/image/storage ($(($(date +%s) - start)) s)"
+	start=$(date +%s)
+	"$top/kvm/build-image.sh" --role network --agent "$build/guest-agent/sc-agent-net-static" --out "$cache/image/network" ||
+		die "the guest image for network domains could not be made (see above)"
+	say "image: .cache/image/network ($(($(date +%s) - start)) s)"
 }
 
 [ $# -gt 0 ] || set -- packages build qemu image

@@ -27,6 +27,9 @@ How the VM is made, and why:
   kernel                  KVM: vmlinuz. TCG: vmlinux, the same kernel already decompressed; saves three seconds
   disk                    virtio-blk with an I/O thread of its own. cache.direct where the file system of the image
                           takes O_DIRECT, so that data is not cached twice
+  intel-iommu, NIC        network domains: DPDK drives the NIC from the agent through VFIO, which wants an IOMMU; the NIC
+                          (virtio-net on a tap, or one of the host's by VFIO) is behind it. caching-mode lets QEMU see what the
+                          guest maps; interrupts are remapped, since VFIO refuses others
   vhost-user-sc-pci       the device; its socket is the broker's. QEMU connects again when the broker restarts
   -sandbox on             QEMU's own seccomp filter
 """
@@ -35,6 +38,7 @@ import argparse
 import ctypes
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import shlex
@@ -85,6 +89,10 @@ class Vm:
     broker_socket: str = ""  # vhost-user socket of the broker; none: no device (for tests)
     num_channels: int = 127
     window_bytes: int = 2304 << 20
+    tap: str = ""  # network: tap device on which the guest's virtio-net is; QEMU makes it if it may and it is absent
+    mac: str = ""  # of that NIC; '': made from the domain's name
+    pci: str = ""  # network: the host's NIC to give to the guest, instead of a tap: 0000:3b:00.0
+    agent_words: list = dataclasses.field(default_factory=list)  # more arguments of the agent: "addr=10.77.0.2/24"
     pollers: int = 0  # poller threads in the agent; 0: the agent decides
     on_agent_exit: str = "reboot"  # reboot, poweroff or halt
     append: str = ""  # more words for the kernel command line
@@ -152,6 +160,10 @@ def cmdline(vm, accelerator):
             words.append(f"sc.fsopts={vm.fsopts}")
     if vm.pollers:
         words.append(f"sc.pollers={vm.pollers}")
+    if vm.role == "network":
+        # iommu=pt: devices that the guest's kernel drives itself need no translation.
+        words.append("intel_iommu=on iommu=pt")
+    words += [f"sc.agent.{word}" for word in vm.agent_words]
     if not vm.broker_socket:
         words.append("sc.device=/dev/null")
     if vm.append:
@@ -228,6 +240,25 @@ def disk_args(vm):
     ]
 
 
+def mac_of(name):
+    """A MAC address of a domain's own: QEMU's prefix and a hash of the name."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return f"52:54:00:{digest[0]:02x}:{digest[1]:02x}:{digest[2]:02x}"
+
+
+def nic_args(vm):
+    """The NIC of a network domain behind its IOMMU, which has to come first."""
+    args = ["-device", "intel-iommu,intremap=on,caching-mode=on"]
+    if vm.pci:
+        return args + ["-device", f"vfio-pci,id=nic0,host={vm.pci}"]
+    return args + [
+        "-netdev",
+        f"tap,id=nic0,ifname={_value(vm.tap)},script=no,downscript=no",
+        "-device",
+        f"virtio-net-pci,netdev=nic0,mac={vm.mac or mac_of(vm.name)},disable-legacy=on,iommu_platform=on,romfile=",
+    ]
+
+
 def console_args(vm):
     """The serial console: a log, and a socket if wished."""
     log = f",logfile={_value(vm.console_log)},logappend=on" if vm.console_log else ""
@@ -254,7 +285,7 @@ def command(vm, accelerator):
         "none",
         "-machine",
         "q35,memory-backend=mem,vmport=off,smbus=off,sata=off,hpet=off,i8042=off,usb=off,"
-        "dump-guest-core=off",
+        "dump-guest-core=off" + (",kernel-irqchip=split" if vm.role == "network" and accelerator == "kvm" else ""),
         "-accel",
         "kvm" if accelerator == "kvm" else "tcg,thread=multi",
         "-cpu",
@@ -272,6 +303,8 @@ def command(vm, accelerator):
         "-msg",
         "timestamp=on",
     ]
+    if vm.tap or vm.pci:
+        args += nic_args(vm)
     if vm.disk:
         args += disk_args(vm)
     if vm.broker_socket:

@@ -2,7 +2,7 @@
 """AppArmor: libvirtd's profile lets it run emulators from the system's directories only; ours is elsewhere.
 
 The rule goes into the file that Debian's profile includes for local additions. It lets libvirtd run this one QEMU;
-what QEMU itself may do is the affair of the domain's seclabel (storage.xml.in).
+what QEMU itself may do is the affair of the domain's seclabel (domain.xml.in).
 """
 
 import os

@@ -39,7 +39,9 @@ def _domain_from(args):
         allow_groups=args.allow_group, max_per_user=args.max_per_user, deadline_ms=args.deadline_ms,
         ready_seconds=args.ready, kernel=_absolute(args.kernel), modules=_absolute(args.modules),
         headers=_absolute(args.headers), debug_shell=args.debug_shell, cmdline=args.append, pin=args.pin,
-        hugepages=args.hugepages, channel_hugepages=args.channel_hugepages, libvirt=not args.no_libvirt, qemu_user=args.qemu_user)
+        hugepages=args.hugepages, channel_hugepages=args.channel_hugepages, libvirt=not args.no_libvirt, qemu_user=args.qemu_user,
+        tap=args.tap, pci=args.pci, addr=args.addr, gw=args.gw, addr6=args.addr6, slaac=args.slaac, dhcp=args.dhcp, dns=args.dns,
+        mtu=args.mtu)
     domain.image_dir = vm.image_dir(domain.name)
     return domain.check()
 
@@ -58,7 +60,7 @@ def _check_disk_owner(domain):
         except Refusal as err:
             say(f'domain {other} is left out of the check: {err}')
             continue
-        if theirs and os.path.realpath(theirs) == os.path.realpath(domain.disk):
+        if theirs and domain.disk and os.path.realpath(theirs) == os.path.realpath(domain.disk):
             raise Usage(f'disk {domain.disk} belongs to domain {other}: name another one')
 
 
@@ -103,7 +105,9 @@ def define(args):
     vm.decide_hugepages(domain, host.Host())
     vm.decide_channel_hugepages(domain, host.Host())
     _check_disk_owner(domain)
-    there = disk.check(domain.disk, size, domain.fs, bool(vm.runners(domain)))
+    if size is not None and domain.role != 'storage':
+        raise Usage('--size is for storage domains: a network domain has no disk')
+    there = domain.role != 'storage' or disk.check(domain.disk, size, domain.fs, bool(vm.runners(domain)))
     if os.geteuid() != 0 and domain.libvirt:
         raise Refusal('define needs root for the system\'s libvirt: use sudo, or --no-libvirt')
     _check_libvirt(domain)
@@ -169,7 +173,7 @@ def _undefine(args):
     domain = config.load(args.name)
     if vm.runners(domain):
         raise Refusal(f'domain {args.name} is running: scctl stop {args.name} first')
-    if args.remove_disk and os.path.exists(domain.disk) and disk.in_use(domain.disk):
+    if args.remove_disk and domain.disk and os.path.exists(domain.disk) and disk.in_use(domain.disk):
         raise Refusal(f'disk {domain.disk} is in use: {disk.in_use(domain.disk)}')
     if domain.libvirt:
         libvirt.need()
@@ -181,7 +185,7 @@ def _undefine(args):
     if args.remove_disk and os.path.isfile(domain.disk):
         os.unlink(domain.disk)
         say(f'disk {domain.disk} is removed')
-    say(f'domain {args.name} is undefined' + ('' if args.remove_disk else f'; its disk {domain.disk} is kept'))
+    say(f'domain {args.name} is undefined' + (f'; its disk {domain.disk} is kept' if domain.disk and not args.remove_disk else ''))
 
 
 # ---- start, stop, wait ----
@@ -205,16 +209,21 @@ def _start_vm(args):
     others = vm.runners(domain)
     if others:
         raise Refusal(f'domain {args.name} is running already ({others[0].how})')
-    if not os.path.exists(domain.disk):
-        raise Refusal(f'disk {domain.disk} is missing: put it back, or define the domain again with --size')
-    user = disk.in_use(domain.disk)
-    if user:
-        raise Refusal(f'disk {domain.disk} is in use: {user}')
+    if domain.role == 'storage':
+        _check_disk(domain)
     direct = args.direct or not domain.libvirt
     if not direct:
         libvirt.need(f'do without libvirt: scctl start {args.name} --direct')
     runner = vm.DirectVm(domain) if direct else vm.LibvirtVm(domain)
     vm.start_vm(runner, vm.choose_accel(args.accel or domain.accel), args.wait)
+
+
+def _check_disk(domain):
+    if not os.path.exists(domain.disk):
+        raise Refusal(f'disk {domain.disk} is missing: put it back, or define the domain again with --size')
+    user = disk.in_use(domain.disk)
+    if user:
+        raise Refusal(f'disk {domain.disk} is in use: {user}')
 
 
 def _start_loopback(args):
@@ -455,6 +464,8 @@ def _add_define(sub):
     cmd.add_argument('--fs', choices=sorted(disk.FILE_SYSTEMS), default='ext4', help='file system on it (default ext4)')
     cmd.add_argument('--root-mode', default='1777', metavar='OCTAL',
                      help='permissions of a new file system\'s root directory (default 1777, as /tmp)')
+    cmd.add_argument('--pci', default='', metavar='ADDR', help='network: the NIC is this one of the host, by VFIO')
+    net.add_options(cmd)
     cmd.add_argument('--memory', default='512M', metavar='SIZE', help='of the guest (default 512M)')
     cmd.add_argument('--vcpus', type=int, default=0, metavar='N', help='default: half of the CPUs, at most 4')
     cmd.add_argument('--accel', choices=config.ACCELERATORS, default='auto', help='default auto: KVM if it works here')

@@ -104,6 +104,7 @@ _PROGRAMS = {
     'vhost-scd': 'vhost-sc/vhost-scd',
     'sc-agent': 'guest-agent/sc-agent',
     'sc-agent-net': 'guest-agent/sc-agent-net',
+    'sc-agent-net-static': 'guest-agent/sc-agent-net-static',
     'sc-agent-static': 'guest-agent/sc-agent-static',
     'scrun': 'hostlib/scrun',
 }

@@ -14,6 +14,7 @@ import re
 import uuid
 from dataclasses import dataclass, field
 
+import scctl_net as net
 from scctl_common import (GIB, MIB, KIB, Refusal, Usage, conf_dir, domain_run_dir, run_dir, show_size, to_json,
                           write_file)
 
@@ -59,6 +60,15 @@ class Domain:
     pin: str = 'auto'            # 'auto', 'none' or a CPU list
     hugepages: str = 'none'      # of guest memory
     channel_hugepages: str = 'none'
+    tap: str = ''                # network: the NIC is on this tap device
+    pci: str = ''                # network: or it is this one of the host
+    addr: str = ''               # network: as the options of these names
+    gw: str = ''
+    addr6: list = field(default_factory=list)
+    slaac: bool = False
+    dhcp: bool = False
+    dns: list = field(default_factory=list)
+    mtu: int = 0
     libvirt: bool = True         # False: defined with --no-libvirt
     qemu_user: str = ''          # whom QEMU is to run as; '': libvirt's choice
     qemu_uid: int = -1           # whom it does run as under libvirt, so that the hook need not ask; -1: not known
@@ -72,8 +82,10 @@ class Domain:
         check_name(self.name)
         if self.role not in ROLES:
             raise Usage(f'--role {self.role}: not one of {", ".join(ROLES)}')
-        if self.role != 'storage':
-            raise Usage(f'--role {self.role}: this version has storage domains only')
+        if self.role == 'network':
+            self._check_network()
+        elif net.given(self):
+            raise Usage(f'{net.given(self)} is for network domains: say --role network')
         if self.accel not in ACCELERATORS:
             raise Usage(f'--accel {self.accel}: not one of {", ".join(ACCELERATORS)}')
         if self.hugepages not in HUGEPAGES:
@@ -118,6 +130,11 @@ class Domain:
         if self.slot_bytes() > MAX_SLOT:
             raise Usage(f'--window-size {show_size(size)} gives each of {self.channels} channels more than 1G: use a '
                         'smaller one')
+
+    def _check_network(self):
+        net.agent_arguments(self)
+        if self.disk:
+            raise Usage('--disk is for storage domains: a network domain has none')
 
     def _check_people(self):
         for user in self.allow_users:

@@ -7,7 +7,7 @@ import re
 from scctl_common import Usage
 
 MIN_MTU, MAX_MTU = 576, 9000
-OPTIONS = ('tap', 'addr', 'gw', 'addr6', 'slaac', 'dhcp', 'dns', 'mtu')
+OPTIONS = ('tap', 'pci', 'addr', 'gw', 'addr6', 'slaac', 'dhcp', 'dns', 'mtu')
 
 
 def add_options(cmd):
@@ -24,7 +24,7 @@ def add_options(cmd):
 
 def given(args):
     """The first option of a network domain that was given, '' if none was."""
-    return next(('--' + name for name in OPTIONS if getattr(args, name)), '')
+    return next(('--' + name for name in OPTIONS if getattr(args, name, '')), '')
 
 
 def _interface(text, option, version):
@@ -47,17 +47,23 @@ def _address(text, option):
         raise Usage(f'{option} {text}: not an IPv4 address') from None
 
 
-def agent_arguments(args):
-    """Checks the options and returns them as sc-agent-net wants them."""
-    if not args.tap:
-        raise Usage('a network domain needs --tap NAME: the tap device that is its NIC')
-    if not re.fullmatch(r'[A-Za-z0-9_.-]{1,15}', args.tap):
+def agent_arguments(args, nic=()):
+    """Checks the options (or a Domain with fields of these names) and returns them as sc-agent-net wants them.
+
+    nic: what the agent is told of its NIC; by default the tap, as in a loopback domain.
+    """
+    pci = getattr(args, 'pci', '')
+    if bool(args.tap) == bool(pci):
+        raise Usage('a network domain needs one NIC: --tap NAME, a tap device' + (', or --pci ADDRESS' if hasattr(args, 'pci') else ''))
+    if pci and not re.fullmatch(r'[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]', pci):
+        raise Usage(f'--pci {pci}: write a whole address in lower case, as lspci -D shows it: 0000:3b:00.0')
+    if args.tap and not re.fullmatch(r'[A-Za-z0-9_.-]{1,15}', args.tap):
         raise Usage(f'--tap {args.tap}: a device\'s name has at most 15 letters, digits, "-", "_", "."')
     if not (args.addr or args.dhcp or args.addr6 or args.slaac):
         raise Usage('a network domain needs an address: --addr ADDR/PREFIX, --dhcp, --addr6 or --slaac')
     if args.addr and args.dhcp:
         raise Usage('--addr and --dhcp exclude each other')
-    argv = ['--tap', args.tap]
+    argv = list(nic) or ['--tap', args.tap]
     if args.addr:
         home = _interface(args.addr, '--addr', 4)
         argv += ['--addr', str(home)]
@@ -74,3 +80,15 @@ def agent_arguments(args):
             raise Usage(f'--mtu {args.mtu}: it must be {MIN_MTU} to {MAX_MTU}')
         argv += ['--mtu', str(args.mtu)]
     return argv + ['--slaac'] * args.slaac + ['--dhcp'] * args.dhcp
+
+
+def agent_words(domain):
+    """The same for a guest: "NAME=VALUE" or "NAME" for each option. Its NIC is the only one that it sees."""
+    argv = agent_arguments(domain, ['--pci', 'auto'])
+    words = []
+    for arg in argv:
+        if arg.startswith('--'):
+            words.append(arg[2:])
+        else:
+            words[-1] += '=' + arg
+    return words

@@ -19,6 +19,7 @@ import xml.etree.ElementTree as ET
 
 import scctl_broker as broker
 import scctl_libvirt as libvirt
+import scctl_net as net
 from scctl_common import (GIB, MIB, Refusal, Usage, console_log, domain_run_dir, find_kvm_dir, find_program, find_qemu, image_cache,
                           log_dir, make_dirs, pid_alive, read_text, run, show_cpus, state_dir, write_file)
 from scctl_config import Domain, check_name, config_path, load, names
@@ -72,7 +73,8 @@ def make_image(domain, ready_made=''):
         _copy_image(ready_made, out)
         return out
     script = os.path.join(find_kvm_dir(), 'build-image.sh')
-    argv = [script, '--role', domain.role, '--agent', find_program('sc-agent-static'), '--out', out]
+    agent = 'sc-agent-static' if domain.role == 'storage' else 'sc-agent-net-static'
+    argv = [script, '--role', domain.role, '--agent', find_program(agent), '--out', out]
     for option in ('kernel', 'modules', 'headers'):
         if getattr(domain, option):
             argv += ['--' + option, getattr(domain, option)]
@@ -181,7 +183,8 @@ def vm_of(domain, accelerator, host=None):
         num_channels=domain.channels, window_bytes=domain.window_bytes, append=domain.cmdline,
         console_log=console_log(domain.name), console_socket=os.path.join(here, 'console.sock'),
         qemu_log=qemu_log(domain.name), pid_file=os.path.join(here, 'qemu.pid'),
-        qmp_socket=os.path.join(here, 'qmp.sock'))
+        qmp_socket=os.path.join(here, 'qmp.sock'), tap=domain.tap, pci=domain.pci,
+        agent_words=net.agent_words(domain) if domain.role == 'network' else [])
 
 
 def _memory_node(pinning):
@@ -205,8 +208,8 @@ def setting_of(domain, accelerator, apparmor=False, host=None):
     return Setting(
         accel=accelerator, emulator=vm.qemu, kernel=kernel, initrd=initrd, cmdline=kvm_start.cmdline(vm, accelerator),
         pinning=pinning, memory_node=vm.node, isolated=set(pinning.vcpus) <= set(host.isolated()), hugepages=vm.hugepages,
-        direct_io=takes_direct_io(domain.disk if os.path.exists(domain.disk) else os.path.dirname(domain.disk)),
-        io_uring=not io_uring_refusal(host) and qemu_has_io_uring(vm.qemu), apparmor=apparmor,
+        direct_io=not domain.disk or takes_direct_io(domain.disk if os.path.exists(domain.disk) else os.path.dirname(domain.disk)),
+        mac=kvm_start.mac_of(domain.name), io_uring=not io_uring_refusal(host) and qemu_has_io_uring(vm.qemu), apparmor=apparmor,
         qemu_ids=(domain.qemu_uid, domain.qemu_gid) if domain.qemu_user else ())
 
 
@@ -275,7 +278,7 @@ def _acl_grants(directory, uid):
 def walls(domain):
     """Directories on the way to disk, QEMU and guest image that QEMU's user may not enter."""
     found = []
-    for path in (domain.disk, find_qemu(), os.path.join(domain.image_dir, 'vmlinuz')):
+    for path in filter(None, (domain.disk, find_qemu(), os.path.join(domain.image_dir, 'vmlinuz'))):
         wall = may_reach(path, domain.qemu_uid, domain.qemu_gid, found)
         while wall:
             found.append(wall)
@@ -504,7 +507,7 @@ def runners(domain):
         found.append(Loopback(domain))
     if DirectVm(domain).running():
         found.append(DirectVm(domain))
-    if domain.libvirt and domain.disk and not libvirt.why_unreachable() and LibvirtVm(domain).running():
+    if domain.libvirt and (domain.disk or domain.role == 'network') and not libvirt.why_unreachable() and LibvirtVm(domain).running():
         found.append(LibvirtVm(domain))
     return found
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Makes a libvirt domain out of a template (storage.xml.in, which says what it means) for one domain on one host.
+"""Makes a libvirt domain out of a template (domain.xml.in, which says what it means) for one domain on one host.
 
 The template is well-formed XML: it is parsed first and filled in afterwards, so that no value can become markup.
 """
@@ -37,6 +37,7 @@ class Setting:
     direct_io: bool = True  # the disk takes O_DIRECT
     io_uring: bool = True   # kernel and QEMU take io_uring
     apparmor: bool = False  # libvirt confines QEMU by AppArmor
+    mac: str = ''           # of the NIC of a network domain on a tap
     qemu_ids: tuple = ()    # (uid, gid) of QEMU, if not libvirt's choice
 
 
@@ -67,7 +68,11 @@ def _facts(domain, setting):
         'node': setting.memory_node >= 0,
         'huge2m': setting.hugepages == '2M',
         'huge1g': setting.hugepages == '1G',
-        'block': is_block(domain.disk),
+        domain.role: True,
+        'block': domain.role == 'storage' and is_block(domain.disk),
+        'file': domain.role == 'storage' and not is_block(domain.disk),
+        'tap': bool(domain.tap),
+        'pci': bool(domain.pci),
         'qemuuser': bool(setting.qemu_ids),
         'apparmor': setting.apparmor,
     }
@@ -106,6 +111,12 @@ def _words(domain, setting):
         'QEMUUID': uid,
         'QEMUGID': gid,
         'SOCKET': qemu_value(os.path.join(domain_run_dir(domain.name), 'vhost.sock')),
+        'TAP': domain.tap,
+        'MAC': setting.mac,
+        'PCIDOMAIN': domain.pci[0:4],
+        'PCIBUS': domain.pci[5:7],
+        'PCISLOT': domain.pci[8:10],
+        'PCIFUNCTION': domain.pci[11:12],
         'CHANNELS': domain.channels,
         'WINDOW': domain.window_bytes,
     }
@@ -163,12 +174,13 @@ def _pin(root, pinning):
         add('A poller may spin here: nobody else should.' if vcpu == 0 else 'The same for the next.', 'vcpupin', vcpu=str(vcpu),
             cpuset=str(cpu))
     add("QEMU's main loop: away from the vCPUs, and on their NUMA node.", 'emulatorpin', cpuset=show_cpus(pinning.emulator))
-    add("The disk's thread: likewise.", 'iothreadpin', iothread='1', cpuset=show_cpus(pinning.iothread))
+    if root.find('iothreads') is not None:
+        add("The disk's thread: likewise.", 'iothreadpin', iothread='1', cpuset=show_cpus(pinning.iothread))
 
 
 def generate(domain, setting, template=None):
-    """The domain's XML as text. template: a path, default ROLE.xml.in beside this file."""
-    template = template or os.path.join(HERE, domain.role + '.xml.in')
+    """The domain's XML as text. template: a path, default domain.xml.in beside this file."""
+    template = template or os.path.join(HERE, 'domain.xml.in')
     ET.register_namespace('qemu', QEMU_NS)
     ET.register_namespace('sc', SC_NS)
     try:

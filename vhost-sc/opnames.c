@@ -2,6 +2,7 @@
 /* opnames.c - names of operations; see opnames.h. */
 #include <stddef.h>
 
+#include <vhost-sc/net.h>
 #include <vhost-sc/ops.h>
 
 #include "opnames.h"
@@ -47,6 +48,17 @@ static const char *const names[SC_OP_MAX] = {
     [SC_OP_GETPATH] = "getpath",
     [SC_OP_IOCTL] = "ioctl",
     [SC_OP_SYNCALL] = "syncall",
+    [SC_OP_NET_ATTACH] = "net_attach",
+    [SC_OP_NET_SEGMENT] = "net_segment",
+    [SC_OP_SOCKET] = "socket",
+    [SC_OP_BIND] = "bind",
+    [SC_OP_LISTEN] = "listen",
+    [SC_OP_CONNECT] = "connect",
+    [SC_OP_ADOPT] = "adopt",
+    [SC_OP_SHUTDOWN] = "shutdown",
+    [SC_OP_SETSOCKOPT] = "setsockopt",
+    [SC_OP_GETSOCKOPT] = "getsockopt",
+    [SC_OP_NET_SOCKETS] = "net_sockets",
 };
 
 const char *op_name(uint32_t op)

@@ -39,6 +39,7 @@ static const char usage[] =
     "  --device PATH      the guest driver's device, /dev/sc\n"
     "  --loopback SOCKET  the broker's agent.sock\n"
     "  --tap NAME         the NIC is this tap device of the kernel (made if need be)\n"
+    "  --pci ADDRESS      the NIC is this one, driven by DPDK; auto: the only one (in a guest)\n"
     "  --addr ADDR/PREFIX IPv4 address\n"
     "  --gw ADDR          IPv4 gateway\n"
     "  --addr6 ADDR/PREFIX  IPv6 address, up to 4 times (default: link-local alone)\n"
@@ -57,18 +58,17 @@ static const char usage[] =
     "\n"
     "Exit status: 0 told to end; 1 a problem, which stderr names; 2 wrong usage.\n";
 
-enum { OPT_TAP = 1, OPT_ADDR, OPT_GW, OPT_ADDR6, OPT_SLAAC, OPT_DHCP, OPT_DNS, OPT_MTU };
+enum { OPT_TAP = 1, OPT_PCI, OPT_ADDR, OPT_GW, OPT_ADDR6, OPT_SLAAC, OPT_DHCP, OPT_DNS, OPT_MTU };
 
 static const struct option options[] = {
     {"tap", required_argument, NULL, OPT_TAP},
-    {"addr", required_argument, NULL, OPT_ADDR},
-    {"gw", required_argument, NULL, OPT_GW},
-    {"addr6", required_argument, NULL, OPT_ADDR6},
-    {"slaac", no_argument, NULL, OPT_SLAAC},
-    {"dhcp", no_argument, NULL, OPT_DHCP},
-    {"dns", required_argument, NULL, OPT_DNS},
-    {"mtu", required_argument, NULL, OPT_MTU},
-    {NULL, 0, NULL, 0},
+#ifdef SC_HAVE_DPDK
+    {"pci", required_argument, NULL, OPT_PCI},
+#endif
+    {"addr", required_argument, NULL, OPT_ADDR},   {"gw", required_argument, NULL, OPT_GW},
+    {"addr6", required_argument, NULL, OPT_ADDR6}, {"slaac", no_argument, NULL, OPT_SLAAC},
+    {"dhcp", no_argument, NULL, OPT_DHCP},	   {"dns", required_argument, NULL, OPT_DNS},
+    {"mtu", required_argument, NULL, OPT_MTU},	   {NULL, 0, NULL, 0},
 };
 
 /* ADDR/PREFIX. False: it is not. */
@@ -105,6 +105,9 @@ static const char *take_option(struct options *o, int val, char *value)
 	switch (val) {
 	case OPT_TAP:
 		n->tap = value;
+		return NULL;
+	case OPT_PCI:
+		n->pci = value;
 		return NULL;
 	case OPT_ADDR:
 		return parse_prefix(value, AF_INET, &n->addr4, &n->prefix4)
@@ -143,8 +146,8 @@ static const char *check_options(const struct options *o)
 {
 	const struct net_options *n = &net_instance.opt;
 
-	if (!n->tap && !n->pci)
-		return "--tap NAME";
+	if (!n->tap == !n->pci)
+		return "one of --tap and --pci";
 	return n->addr4 || n->dhcp || n->naddr6 || n->autoconf ? NULL
 							       : "--addr ADDRESS/PREFIX, or --dhcp";
 }
@@ -158,7 +161,11 @@ static bool prepare(struct agent *agent)
 
 	n->agent = agent;
 	agent->net = n;
+#ifdef SC_HAVE_DPDK
+	n->port = n->opt.pci ? port_open_dpdk(n->opt.pci, mtu) : port_open_tun(n->opt.tap, mtu);
+#else
 	n->port = port_open_tun(n->opt.tap, mtu);
+#endif
 	return n->port != NULL;
 }
 

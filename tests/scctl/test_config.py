@@ -13,6 +13,7 @@ import scctl_broker as broker
 import scctl_common as common
 import scctl_config as config
 import scctl_host as host
+import scctl_net as net
 import scctl_vm as vm
 
 
@@ -48,6 +49,30 @@ class Options(sctest.Case):
     def test_disk_is_needed(self):
         self.define('--disk is missing')
 
+    def test_network(self):
+        net = ('--role', 'network')
+        good = net + ('--tap', 'sc-net0', '--addr', '10.77.0.2/24')
+        self.define('needs one NIC', *net, '--addr', '10.77.0.2/24')
+        self.define('needs one NIC', *good, '--pci', '0000:3b:00.0')
+        self.define('needs an address', *net, '--tap', 'sc-net0')
+        self.define('--pci 3b:00.0: write a whole address', *net, '--pci', '3b:00.0', '--addr', '10.77.0.2/24')
+        self.define('at most 15 letters', *net, '--tap', 'a-name-that-is-too-long', '--addr', '10.77.0.2/24')
+        self.define('write an IPv4 address and its prefix', *net, '--tap', 't', '--addr', '10.77.0.2')
+        self.define('write an IPv6 address and its prefix', *good, '--addr6', '10.77.0.2/24')
+        self.define('is not in the network 10.77.0.0/24', *good, '--gw', '10.78.0.1')
+        self.define('not an IPv4 address', *good, '--dns', 'name')
+        self.define('exclude each other', *good, '--dhcp')
+        self.define('--mtu 100: it must be', *good, '--mtu', '100')
+        self.define('a network domain has none', *good, '--disk', self.path('d'))
+        self.define('a network domain has no disk', *good, '--size', '1G')
+        self.define('--tap is for network domains', '--disk', self.path('d'), '--size', '1G', '--tap', 'sc-net0')
+
+    def test_what_the_agent_is_told(self):
+        dom = config.Domain(name='n', role='network', tap='t0', addr='10.77.0.2/24', gw='10.77.0.1', addr6=['fd77::2/64'], slaac=True,
+                            dns=['1.1.1.1', '9.9.9.9'], mtu=9000).check()
+        self.assertEqual(net.agent_words(dom), ['pci=auto', 'addr=10.77.0.2/24', 'gw=10.77.0.1', 'addr6=fd77::2/64', 'dns=1.1.1.1',
+                                                'dns=9.9.9.9', 'mtu=9000', 'slaac'])
+
     def test_sizes(self):
         disk = ('--disk', self.path('d'), '--size', '1G')
         self.define('--size: "lots" is not a size', '--disk', self.path('d'), '--size', 'lots')
@@ -80,7 +105,6 @@ class Options(sctest.Case):
     def test_other_options(self):
         disk = ('--disk', self.path('d'), '--size', '1G')
         self.define('--root-mode 99', *disk, '--root-mode', '99')
-        self.define('storage domains only', *disk, '--role', 'network')
         self.define('--pin: "x" is not a list', *disk, '--pin', 'x')
         self.define('this host has no CPU 9999', *disk, '--pin', '9999')
         self.define('control characters', *disk, '--append', 'a\nb')

@@ -27,6 +27,13 @@ def setting(**changes):
     return Setting(**values)
 
 
+def network(**changes):
+    values = dict(name='net0', role='network', tap='sc-net0', addr='10.77.0.2/24', gw='10.77.0.1',
+                  uuid='6f1f8c7a-8a57-4f6d-9e6e-0d6b1f8f2a11', vcpus=2)
+    values.update(changes)
+    return config.Domain(**values)
+
+
 PINNED = Pinning([2, 3], [0, 1], [0, 1], 0, '')
 
 
@@ -51,9 +58,26 @@ class Xml(sctest.Case):
 
     def test_no_word_and_no_condition_is_left(self):
         for accel in ('kvm', 'tcg'):
-            text = generate(domain(), setting(accel=accel, pinning=PINNED, qemu_ids=(7, 8), apparmor=True))
-            self.assertNotIn('@', text)
-            self.assertNotIn('sc:if', text)
+            for dom in (domain(), network(), network(tap='', pci='0000:3b:00.1')):
+                text = generate(dom, setting(accel=accel, pinning=PINNED, qemu_ids=(7, 8), apparmor=True, mac='52:54:00:1:2:3'))
+                self.assertNotIn('@', text)
+                self.assertNotIn('sc:if', text)
+
+    def test_network(self):
+        root = self.make(network(), mac='52:54:00:01:02:03', pinning=PINNED)
+        self.assertEqual(root.find('devices/iommu/driver').attrib, {'intremap': 'on', 'caching_mode': 'on'})
+        nic = root.find('devices/interface')
+        self.assertEqual((nic.find('target').get('dev'), nic.find('driver').get('iommu'), nic.find('mac').get('address')),
+                         ('sc-net0', 'on', '52:54:00:01:02:03'))
+        for absent in ('devices/disk', 'devices/hostdev', 'iothreads', 'cputune/iothreadpin'):
+            self.assertIsNone(root.find(absent), absent)
+        root = self.make(network(tap='', pci='0000:3b:00.1'))
+        self.assertIsNone(root.find('devices/interface'))
+        self.assertEqual(root.find('devices/hostdev/source/address').attrib,
+                         {'domain': '0x0000', 'bus': '0x3b', 'slot': '0x00', 'function': '0x1'})
+        root = self.make()
+        for absent in ('devices/iommu', 'devices/interface', 'features/ioapic'):
+            self.assertIsNone(root.find(absent), absent)
 
     def test_accelerators(self):
         kvm, tcg = self.make(accel='kvm'), self.make()
@@ -157,10 +181,12 @@ class Xml(sctest.Case):
     def test_libvirts_schema(self):
         variants = [dict(), dict(accel='kvm', pinning=PINNED, memory_node=0, isolated=True), dict(hugepages='2M'),
                     dict(hugepages='1G'), dict(qemu_ids=(1, 2), apparmor=True), dict(direct_io=False, io_uring=False)]
-        for at, changes in enumerate(variants):
-            path = self.file(f'{at}.xml', generate(domain(), setting(**changes)))
+        made = [generate(domain(), setting(**changes)) for changes in variants]
+        made += [generate(network(**nic), setting(mac='52:54:00:01:02:03')) for nic in ({}, {'tap': '', 'pci': '0000:3b:00.1'})]
+        for at, text in enumerate(made):
+            path = self.file(f'{at}.xml', text)
             done = subprocess.run(['virt-xml-validate', path, 'domain'], capture_output=True, text=True, check=False)
-            self.assertEqual(done.returncode, 0, f'{changes}: {done.stdout}{done.stderr}')
+            self.assertEqual(done.returncode, 0, f'{at}: {done.stdout}{done.stderr}')
 
 
 if __name__ == '__main__':

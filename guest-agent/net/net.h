@@ -59,15 +59,21 @@ struct net_options {
 	uint16_t mtu;
 };
 
-/* Memory for socket objects: [start, end) of what begins at base. */
-struct segment {
-	struct segment *next; /* of its session */
-	uint64_t ticket;      /* 0: the channel's */
+/*
+ * Memory for socket objects: [start, end) of what begins at base. Either a range of a session's channel, or a ticket's segment, which
+ * several sessions may use. Referenced by the sessions that gave it and by the objects in it; freed with the last reference.
+ */
+struct memory {
+	struct memory *next;	 /* of all */
+	struct segment *segment; /* a reference, while it is mapped; NULL: a channel's */
+	uint64_t ticket;	 /* 0: the channel's */
+	uint64_t secret;	 /* what a session presents to use the ticket's segment */
 	uint8_t *base;
 	uint32_t start, end;
 	uint32_t fresh; /* never used from here on */
 	uint32_t used;	/* bytes in objects */
-	uint32_t nsocks;
+	uint32_t refs;
+	bool ended;			 /* its bytes are not to be touched any more */
 	struct hole *holes[NET_CLASSES]; /* freed objects by size */
 };
 
@@ -80,8 +86,8 @@ struct nsession {
 	uint32_t rung;		  /* value of area->arm when it was rung last */
 	bool dirty;		  /* event bits were set in this round */
 	struct nsession *dirty_next;
-	struct segment *segments;
-	uint32_t nsegments;
+	struct memory *memory[NET_MAX_SEGMENTS];
+	uint32_t nmemory;
 	uint32_t nsocks; /* of which it is the owner */
 };
 
@@ -109,7 +115,7 @@ struct nsock {
 	uint8_t type; /* SOCK_STREAM or SOCK_DGRAM */
 	uint8_t state;
 	/* the object */
-	struct segment *seg; /* NULL: evacuated, memory is `own` */
+	struct memory *mem; /* NULL: evacuated, memory is `own` */
 	struct sc_sock_loc loc;
 	struct sc_sock *sh;
 	uint8_t *tx, *rx;
@@ -172,6 +178,7 @@ struct net {
 	struct port *port;
 	struct netif netif;
 	struct nsession *sessions;
+	struct memory *memories;
 	struct nsession *dirty;
 	struct nsock *all;
 	struct nsock *changed;
@@ -212,8 +219,11 @@ void iface_drop_queues(struct net *n);
 
 /* ---- sock.c ---- */
 
-/* Gives the session [start, end) of a segment for its sockets. 0 or -errno. */
-int segment_add(struct nsession *ns, uint64_t ticket, uint8_t *base, uint32_t start, uint32_t end);
+/* Gives the session [start, end) of its channel, or a ticket's segment, for its sockets. 0 or -errno. */
+int memory_of_channel(struct nsession *ns, uint32_t start, uint32_t end);
+int memory_of_ticket(struct nsession *ns, uint64_t ticket, uint64_t secret);
+/* Bytes that are free in the session's memory; only in tickets' segments if `shared`. */
+uint64_t memory_room(const struct nsession *ns, bool shared);
 /* A new socket with its object in a segment of `ns` (`shared`: not the channel). NULL: *err. */
 struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type, uint32_t tx_log2,
 		       uint32_t rx_log2, bool shared, int *err);

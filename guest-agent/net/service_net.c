@@ -272,13 +272,10 @@ static int64_t op_attach(struct net *n, struct nsession *ns, struct call *c)
 static int64_t op_segment(struct net *n, struct nsession *ns, struct call *c)
 {
 	if (c->s.arg0)
-		return -ENOENT; /* objects: not yet */
+		return memory_of_ticket(ns, c->s.arg0, c->s.arg1);
 	if (!c->s.len || c->s.buf % SC_PAGE)
 		return -EINVAL;
-	for (const struct segment *g = ns->segments; g; g = g->next)
-		if (!g->ticket && c->s.buf < g->end && g->start < c->s.buf + c->s.len)
-			return -EEXIST;
-	return segment_add(ns, 0, channel_at(c->ch, 0), c->s.buf, c->s.buf + c->s.len);
+	return memory_of_channel(ns, c->s.buf, c->s.buf + c->s.len);
 }
 
 static bool ring_log2(uint64_t value, uint32_t standard, uint32_t *log2)

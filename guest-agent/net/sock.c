@@ -10,11 +10,13 @@
 #include "net.h"
 
 #include "../log.h"
+#include "../segments.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #define COMPLAIN_NS 1000000000
 
@@ -46,28 +48,136 @@ void ring_write(uint8_t *ring, uint32_t size, uint32_t at, const void *from, uin
 	memcpy(ring, (const uint8_t *)from + first, n - first);
 }
 
-/* ---- segments ---- */
+/* ---- memory ---- */
 
-int segment_add(struct nsession *ns, uint64_t ticket, uint8_t *base, uint32_t start, uint32_t end)
+static struct memory *memory_new(struct net *n, uint8_t *base, uint32_t start, uint32_t end)
 {
-	struct segment *g;
+	struct memory *m;
 
-	if (ns->nsegments >= NET_MAX_SEGMENTS)
-		return -ENOSPC;
 	if (start % SC_LINE || end <= start ||
 	    end - start < sc_sock_size(SC_RING_MIN_LOG2, SC_RING_MIN_LOG2))
+		return NULL;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return NULL;
+	m->base = base;
+	m->start = m->fresh = start;
+	m->end = end;
+	m->next = n->memories;
+	n->memories = m;
+	return m;
+}
+
+/* After the last use of an ended segment main unmaps it. */
+static void segment_let_go(struct net *n, struct memory *m)
+{
+	uint64_t one = 1;
+	bool last = segment_put(m->segment);
+
+	m->segment = NULL;
+	if (last && write(n->agent->main_event, &one, sizeof(one)) < 0)
+		log_error("waking main: %m");
+}
+
+static void memory_put(struct net *n, struct memory *m)
+{
+	struct memory **link = &n->memories;
+
+	if (--m->refs)
+		return;
+	while (*link != m)
+		link = &(*link)->next;
+	*link = m->next;
+	for (uint32_t i = 0; i < NET_CLASSES; i++)
+		while (m->holes[i]) {
+			struct hole *h = m->holes[i];
+
+			m->holes[i] = h->next;
+			free(h);
+		}
+	if (m->segment)
+		segment_let_go(n, m);
+	free(m);
+}
+
+int memory_of_channel(struct nsession *ns, uint32_t start, uint32_t end)
+{
+	struct memory *m;
+
+	for (uint32_t i = 0; i < ns->nmemory; i++)
+		if (!ns->memory[i]->ticket && start < ns->memory[i]->end &&
+		    ns->memory[i]->start < end)
+			return -EEXIST;
+	if (ns->nmemory == NET_MAX_SEGMENTS)
+		return -ENOSPC;
+	m = memory_new(&net_instance, channel_at(ns->ch, 0), start, end);
+	if (!m)
 		return -EINVAL;
-	g = calloc(1, sizeof(*g));
-	if (!g)
-		return -ENOMEM;
-	g->ticket = ticket;
-	g->base = base;
-	g->start = g->fresh = start;
-	g->end = end;
-	g->next = ns->segments;
-	ns->segments = g;
-	ns->nsegments++;
+	m->refs = 1;
+	ns->memory[ns->nmemory++] = m;
 	return 0;
+}
+
+/* The ticket's segment as memory, known already or new. NULL: *err. */
+static struct memory *find_ticket(struct nsession *ns, uint64_t ticket, uint64_t secret, int *err)
+{
+	struct net *n = &net_instance;
+	struct segment *s;
+	struct memory *m = n->memories;
+
+	while (m && m->ticket != ticket)
+		m = m->next;
+	*err = -EACCES;
+	if (m)
+		return m->secret == secret && !m->ended ? m : NULL;
+	if (ticket >> 32 != ns->session->id)
+		return NULL;
+	s = segment_find(n->agent->segments, ticket);
+	*err = -ENOENT;
+	if (!s)
+		return NULL;
+	*err = -EINVAL;
+	m = s->map.size <= UINT32_MAX
+		? memory_new(n, s->map.base, SC_SEGMENT_HOST, (uint32_t)s->map.size)
+		: NULL;
+	if (!m) {
+		segment_put(s); /* it has not ended: its ticket is alive */
+		return NULL;
+	}
+	m->segment = s;
+	m->ticket = ticket;
+	m->secret = secret;
+	return m;
+}
+
+int memory_of_ticket(struct nsession *ns, uint64_t ticket, uint64_t secret)
+{
+	struct memory *m;
+	int err;
+
+	if (!secret)
+		return -EINVAL;
+	if (ns->nmemory == NET_MAX_SEGMENTS)
+		return -ENOSPC;
+	m = find_ticket(ns, ticket, secret, &err);
+	if (!m)
+		return err;
+	for (uint32_t i = 0; i < ns->nmemory; i++)
+		if (ns->memory[i] == m)
+			return 0;
+	m->refs++;
+	ns->memory[ns->nmemory++] = m;
+	return 0;
+}
+
+uint64_t memory_room(const struct nsession *ns, bool shared)
+{
+	uint64_t room = 0;
+
+	for (uint32_t i = 0; i < ns->nmemory; i++)
+		if (!shared || ns->memory[i]->ticket)
+			room += ns->memory[i]->end - ns->memory[i]->start - ns->memory[i]->used;
+	return room;
 }
 
 static uint32_t size_class(uint32_t tx_log2, uint32_t rx_log2)
@@ -76,52 +186,42 @@ static uint32_t size_class(uint32_t tx_log2, uint32_t rx_log2)
 	       SC_RING_MIN_LOG2;
 }
 
-/* A place for an object. False: no room. */
-static bool segment_carve(struct segment *g, uint32_t tx_log2, uint32_t rx_log2, uint32_t *off)
+/* A place for an object, which references the memory. False: no room. */
+static bool memory_carve(struct memory *m, uint32_t tx_log2, uint32_t rx_log2, uint32_t *off)
 {
 	uint32_t size = sc_sock_size(tx_log2, rx_log2);
-	struct hole **holes = &g->holes[size_class(tx_log2, rx_log2)];
+	struct hole **holes = &m->holes[size_class(tx_log2, rx_log2)];
 	struct hole *h = *holes;
 
+	if (m->ended)
+		return false;
 	if (h) {
 		*off = h->off;
 		*holes = h->next;
 		free(h);
-	} else if (g->end - g->fresh >= size) {
-		*off = g->fresh;
-		g->fresh += size;
+	} else if (m->end - m->fresh >= size) {
+		*off = m->fresh;
+		m->fresh += size;
 	} else {
 		return false;
 	}
-	g->used += size;
-	g->nsocks++;
+	m->used += size;
+	m->refs++;
 	return true;
 }
 
-static void segment_return(struct segment *g, const struct sc_sock_loc *l)
+static void memory_return(struct net *n, struct memory *m, const struct sc_sock_loc *l)
 {
 	struct hole *h = malloc(sizeof(*h));
-	struct hole **holes = &g->holes[size_class(l->tx_log2, l->rx_log2)];
+	struct hole **holes = &m->holes[size_class(l->tx_log2, l->rx_log2)];
 
-	g->used -= sc_sock_size(l->tx_log2, l->rx_log2);
-	g->nsocks--;
-	if (!h)
-		return; /* the place is lost until the segment ends */
-	h->off = l->off;
-	h->next = *holes;
-	*holes = h;
-}
-
-static void segment_free(struct segment *g)
-{
-	for (uint32_t i = 0; i < NET_CLASSES; i++)
-		while (g->holes[i]) {
-			struct hole *h = g->holes[i];
-
-			g->holes[i] = h->next;
-			free(h);
-		}
-	free(g);
+	m->used -= sc_sock_size(l->tx_log2, l->rx_log2);
+	if (h) { /* otherwise the place is lost until the memory ends */
+		h->off = l->off;
+		h->next = *holes;
+		*holes = h;
+	}
+	memory_put(n, m);
 }
 
 /* ---- making ---- */
@@ -149,7 +249,7 @@ static void link_sock(struct net *n, struct nsock *s)
 struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type, uint32_t tx_log2,
 		       uint32_t rx_log2, bool shared, int *err)
 {
-	struct segment *g = ns->segments;
+	struct memory *m = NULL;
 	struct nsock *s;
 	uint32_t off;
 
@@ -157,17 +257,24 @@ struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type,
 	if (!n->nfree || ns->nsocks >= NET_SESSION_SOCKETS)
 		return NULL;
 	*err = -ENOBUFS;
-	while (g && ((shared && !g->ticket) || !segment_carve(g, tx_log2, rx_log2, &off)))
-		g = g->next;
-	if (!g)
+	for (uint32_t i = 0; i < ns->nmemory && !m; i++)
+		if ((!shared || ns->memory[i]->ticket) &&
+		    memory_carve(ns->memory[i], tx_log2, rx_log2, &off))
+			m = ns->memory[i];
+	if (!m)
 		return NULL;
 	s = calloc(1, sizeof(*s));
 	*err = -ENOMEM;
-	if (!s)
+	if (!s) {
+		const struct sc_sock_loc l = {
+		    .off = off, .tx_log2 = (uint8_t)tx_log2, .rx_log2 = (uint8_t)rx_log2};
+
+		memory_return(n, m, &l);
 		return NULL;
+	}
 	s->net = n;
-	s->seg = g;
-	s->loc = (struct sc_sock_loc){.segment = g->ticket,
+	s->mem = m;
+	s->loc = (struct sc_sock_loc){.segment = m->ticket,
 				      .off = off,
 				      .tx_log2 = (uint8_t)tx_log2,
 				      .rx_log2 = (uint8_t)rx_log2,
@@ -177,7 +284,7 @@ struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type,
 	s->handle = (uint64_t)++n->generation[s->index] << 32 | s->index;
 	s->family = (uint16_t)family;
 	s->type = (uint8_t)type;
-	s->sh = (struct sc_sock *)(g->base + off);
+	s->sh = (struct sc_sock *)(m->base + off);
 	s->tx = (uint8_t *)(s->sh + 1);
 	s->tx_size = 1u << tx_log2;
 	s->rx = s->tx + s->tx_size;
@@ -532,8 +639,8 @@ void sock_free(struct nsock *s)
 
 	if (s->pending)
 		pbuf_free(s->pending);
-	if (s->seg)
-		segment_return(s->seg, &s->loc);
+	if (s->mem)
+		memory_return(n, s->mem, &s->loc);
 	free(s->own);
 	free(s->users);
 	n->sock[s->index] = NULL;
@@ -565,22 +672,31 @@ static void evacuate(struct nsock *s)
 	}
 	s->rx = NULL;
 	s->rx_size = 0;
-	s->seg = NULL;
+	memory_return(s->net, s->mem, &s->loc);
+	s->mem = NULL;
 }
 
-static void end_segment(struct net *n, struct segment *g)
+/* The memory is about to go: nothing of it is used after this. The caller has a reference, which it keeps. */
+static void end_memory(struct net *n, struct memory *m)
 {
 	struct nsock *next;
 
+	m->ended = true;
+	for (struct nsock *s = n->all; s && m->ticket; s = s->next) {
+		if (s->mem != m || s->host_gone)
+			continue;
+		tcp_sock_abort(s); /* its holders find it reset */
+		sock_set_error(s, ECONNRESET);
+	}
+	socks_tell(n);
 	for (struct nsock *s = n->all; s; s = next) {
 		next = s->next;
-		if (s->seg != g)
+		if (s->mem != m)
 			continue;
 		sock_gone(s);
 		evacuate(s);
 	}
 	iface_drop_queues(n);
-	segment_free(g);
 }
 
 void session_cancel(struct net *n, struct nsession *ns)
@@ -603,11 +719,12 @@ void session_end(struct net *n, struct nsession *ns)
 			sock_remove_user(s, ns);
 	}
 	socks_tell(n);
-	while (ns->segments) {
-		struct segment *g = ns->segments;
+	while (ns->nmemory) {
+		struct memory *m = ns->memory[--ns->nmemory];
 
-		ns->segments = g->next;
-		end_segment(n, g);
+		if (!m->ticket)
+			end_memory(n, m);
+		memory_put(n, m);
 	}
 	socks_tell(n); /* frees what nothing keeps */
 	while (*link != ns)
@@ -673,12 +790,34 @@ void socks_release(struct net *n, const uint64_t *tickets, uint32_t count)
 		poller_wake(n->poller);
 }
 
+/* The ticket's segment goes. */
+static void release_memory(struct net *n, uint64_t ticket)
+{
+	struct memory *m = n->memories;
+
+	while (m && m->ticket != ticket)
+		m = m->next;
+	if (!m || m->ended)
+		return;
+	m->refs++;
+	end_memory(n, m);
+	for (struct nsession *ns = n->sessions; ns; ns = ns->next)
+		for (uint32_t i = 0; i < ns->nmemory; i++)
+			if (ns->memory[i] == m) {
+				ns->memory[i--] = ns->memory[--ns->nmemory];
+				m->refs--;
+			}
+	segment_let_go(n, m);
+	memory_put(n, m);
+}
+
 static void release_one(struct net *n, uint64_t ticket)
 {
 	struct session *owner = session_find(n->agent->sessions, (uint32_t)(ticket >> 32));
 	uint64_t name;
 	uint32_t index;
 
+	release_memory(n, ticket);
 	if (!owner)
 		return;
 	name = ticket_kill(owner, ticket);

@@ -512,8 +512,9 @@ static struct nsock *new_child(struct nsock *l)
 	int err;
 
 	for (uint32_t i = 0; i < l->nusers; i++) {
-		struct nsock *s = sock_new(l->net, l->users[i], l->family, SOCK_STREAM,
-					   l->child_tx_log2, l->child_rx_log2, false, &err);
+		struct nsock *s =
+		    sock_new(l->net, l->users[i], l->family, SOCK_STREAM, l->child_tx_log2,
+			     l->child_rx_log2, l->loc.segment != 0, &err);
 
 		if (s)
 			return s;
@@ -524,11 +525,10 @@ static struct nsock *new_child(struct nsock *l)
 /* Tells the processes in time when the segments of a listener's users fill up. */
 static void look_at_room(struct nsock *l)
 {
-	uint32_t want = 16 * sc_sock_size(l->child_tx_log2, l->child_rx_log2), room = 0;
+	uint64_t want = 16ull * sc_sock_size(l->child_tx_log2, l->child_rx_log2), room = 0;
 
 	for (uint32_t i = 0; i < l->nusers; i++)
-		for (struct segment *g = l->users[i]->segments; g; g = g->next)
-			room += g->end - g->start - g->used;
+		room += memory_room(l->users[i], l->loc.segment != 0);
 	if (room < want)
 		sock_set_flags(l, SC_SOCK_F_WANT_SEGMENT);
 }

@@ -64,12 +64,14 @@ enum sc_net_op {
 	/* First of all, once per session: buf/len in: where in the arena the session's net area is, zeroed; SC_LINE-aligned,
 	 * len = sizeof(struct sc_net_area). buf2/len2 out (optional): struct sc_net_conf. -EEXIST: was done already. */
 	SC_OP_NET_ATTACH = 64,
-	/* Gives memory for sockets: arg0 = a ticket that has a segment (attach.h); or 0 and buf/len: a range of the arena,
-	 * SC_PAGE-aligned, which is the agent's until the session ends. The session of every process that is to make sockets
-	 * there, or whose listeners' connections are to lie there, gives it; giving it twice is no error. -EINVAL, -ENOENT
-	 * (no such segment), -EACCES (of another user), -EEXIST (the range overlaps one that was given), -ENOSPC (too many).
-	 * A segment lives as long as its ticket: the host keeps that as long as sockets lie in it; when it is released, they are
-	 * reset. */
+	/* Gives memory for sockets. Either arg0 = a ticket that has a segment (attach.h), arg1 = a secret, not 0: the first time by the
+	 * ticket's own session, which fixes the secret; later by any session that knows it (the first SC_SEGMENT_HOST bytes of a
+	 * segment are the host's own: a place to keep it). Or arg0 = 0 and buf/len: a range of the arena, SC_PAGE-aligned, which is
+	 * the agent's until the session ends. The session of every process that is to make sockets there, or whose
+	 * listeners' connections are to lie there, gives it; a ticket given twice is no error. A listener in a ticket's segment has its
+	 * connections in such segments, too. -EINVAL, -ENOENT (no such segment), -EACCES (wrong secret, or not the ticket's session),
+	 * -EEXIST (the range overlaps one that was given), -ENOSPC (too many).
+	 * A segment lives as long as its ticket; when that is released, sockets in it that are still held are reset. */
 	SC_OP_NET_SEGMENT = 65,
 	/* arg0 = family | type << 16 | protocol << 32 (type without SOCK_NONBLOCK, SOCK_CLOEXEC); arg1 = ticket or 0; arg2 =
 	 * secret; off = log2 of the send ring's size | log2 of the receive ring's << 8 (0: default) | SC_SOCKET_F_*.
@@ -101,6 +103,8 @@ enum sc_net_op {
 	SC_OP_NET_END,
 };
 
+#define SC_SEGMENT_HOST \
+	4096u /* bytes at the start of a ticket's segment that the agent does not use */
 #define SC_SOCKET_F_SHARED (1ull << 32) /* not in the channel: it will be inherited */
 
 /* Options that the host library executes itself, since they are about waiting or about what it knows:

@@ -94,6 +94,7 @@ struct agent {
 	struct poller *pollers[AGENT_MAX_POLLERS];
 	uint32_t npollers;
 	struct sc_state_header *state; /* shared with the host: written, never read back */
+	uint32_t state_size;	       /* bytes */
 	_Atomic bool quiescing;	       /* set by main: pollers fetch no more */
 	int main_event;		       /* eventfd: wakes main when something is in its mailbox */
 };

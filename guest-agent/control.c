@@ -236,6 +236,7 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m,
 		return false;
 	}
 	agent->state = ct->state_map.base;
+	agent->state_size = m->state_size;
 	agent->incarnation = m->incarnation;
 	agent->max_spin_us = AGENT_DEFAULT_SPIN_US;
 	if (m->max_spin_us)

@@ -261,6 +261,18 @@ def _any_domain(name):
     return config.load(name) if config.exists(name) else vm.loopback_domain(name)
 
 
+def show_net(args):
+    """A network domain's interface, counters and sockets, as it told last (every second)."""
+    config.check_name(args.name)
+    report = broker.ask(args.name, 'net')
+    if args.json:
+        del report['ok']
+        sys.stdout.write(to_json(report))
+        return
+    for line in net.lines(args.name, report):
+        print(line)
+
+
 def stop(args):
     """Ends VM or agent, orderly if it can be, then the broker. Also while another scctl waits for the agent."""
     domain = _any_domain(args.name)
@@ -412,6 +424,8 @@ def _parser():
     cmd.add_argument('--state', choices=('up', 'down'), default='up', help='which (default up)')
     cmd.add_argument('--timeout', type=_seconds, default=240, metavar='S', help='at most so long (default %(default)s)')
     cmd = add('status', show_status, 'domains, incarnations, pollers, channels, calls by type, errors', name='optional')
+    _json(cmd)
+    cmd = add('net', show_net, 'a network domain: interface, addresses, counters, sockets')
     _json(cmd)
     cmd = add('list', list_domains, 'all domains and their state', name='')
     _json(cmd)

@@ -92,3 +92,34 @@ def agent_words(domain):
         else:
             words[-1] += '=' + arg
     return words
+
+
+def _counted(report, name):
+    count = report[name]
+    text = f"{count['in']} in, {count['out']} out"
+    return text + ''.join(f', {count[word]} {word}' for word in ('dropped', 'errors') if count[word])
+
+
+def lines(name, report):
+    """What the broker's order "net" answered, for people."""
+    nic = report['interface']
+    yield (f"{name}: {nic['mac']}, mtu {nic['mtu']}, link {'up' if nic['link'] else 'down'}"
+           + (f", {nic['addr']}/{nic['prefix']}" if nic['addr'] != '0.0.0.0' else ', no IPv4 address')
+           + (f" by {nic['gw']}" if nic['gw'] != '0.0.0.0' else ''))
+    if nic['addr6']:
+        yield '  IPv6: ' + ', '.join(nic['addr6'])
+    if nic['dns']:
+        yield '  name servers: ' + ', '.join(nic['dns'])
+    yield f"  frames: {_counted(report, 'frames')}; {report['rx_bytes']} bytes in, {report['tx_bytes']} out"
+    for protocol in ('arp', 'ip4', 'ip6', 'icmp', 'udp', 'tcp'):
+        if report[protocol]['in'] or report[protocol]['out']:
+            yield f'  {protocol}: {_counted(report, protocol)}'
+    yield f"  processes received {report['received']} bytes and sent {report['sent']}; {report['nsockets']} sockets"
+    sockets = report['sockets']
+    if sockets:
+        yield f"  {'':3} {'state':11} {'recv-q':>7} {'send-q':>7}  {'local':28} {'peer':28} pid"
+    for s in sockets:
+        yield (f"  {s['type']:3} {s['state']:11} {s['recvq']:7} {s['sendq']:7}  {s['local'] or '*':28} {s['peer'] or '*':28} {s['pid']}"
+               ).rstrip()
+    if len(sockets) < report['nsockets']:
+        yield f"  … and {report['nsockets'] - len(sockets)} more"

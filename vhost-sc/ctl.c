@@ -211,6 +211,8 @@ static const char *command(struct broker *b, const char *line, size_t len, struc
 		ctl_status(b, j);
 		return NULL;
 	}
+	if (strcmp(cmd, "net") == 0)
+		return ctl_net(b, j);
 	if (strcmp(cmd, "set-info") == 0)
 		return cmd_set_info(b, line, len);
 	if (strcmp(cmd, "quiesce") == 0)
@@ -225,7 +227,8 @@ static const char *command(struct broker *b, const char *line, size_t len, struc
 	}
 	if (strcmp(cmd, "log-level") == 0)
 		return cmd_log_level(line, len);
-	return "no such command: status, set-info, quiesce, shutdown, restart, stop and log-level "
+	return "no such command: status, net, set-info, quiesce, shutdown, restart, stop and "
+	       "log-level "
 	       "are";
 }
 

@@ -42,6 +42,8 @@ int ctl_init(struct broker *b, int listen_fd);
 
 /* Writes the status object, without "ok". */
 void ctl_status(struct broker *b, struct json *j);
+/* The order "net": a network domain's interface, counters and sockets. NULL, or why there is nothing to tell (ctl_net.c). */
+const char *ctl_net(struct broker *b, struct json *j);
 
 void ctl_close(struct broker *b);
 

@@ -157,6 +157,8 @@ uint32_t iface_poll(struct net *n)
 		socks_tick(n);
 		tcp_bound_time_wait();
 	}
+	if (n->now >= n->state_at)
+		net_state_write(n);
 	if (n->sent) {
 		n->sent = false;
 		n->port->ops->flush(n->port);

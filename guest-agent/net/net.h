@@ -139,7 +139,7 @@ struct nsock {
 	struct tcp_pcb *tcp; /* connection or listener (struct tcp_pcb_listen) */
 	struct udp_pcb *udp;
 	struct pbuf *pending; /* received, and no room in the ring */
-	struct sc_sockaddr peer;
+	struct sc_sockaddr local, peer;
 	bool bound;
 	bool rx_want;	 /* what sh->rx_want says */
 	bool eof;	 /* FIN received; RX_EOF is told when pending is empty */
@@ -157,6 +157,7 @@ struct nsock {
 	struct nsock *listener; /* until adopted */
 	struct nsock *children; /* not adopted, newest first */
 	struct nsock *sibling, **sibling_link;
+	struct nsock *group; /* SO_REUSEPORT: the next one on this port, in a ring; NULL: alone */
 	uint32_t backlog;
 	uint32_t queued; /* children in the ring */
 	uint8_t child_tx_log2, child_rx_log2;
@@ -191,6 +192,8 @@ struct net {
 	uint32_t last_ms;
 	int64_t now; /* of this round, ns */
 	int64_t tick_at;
+	int64_t state_at; /* when the state region is written next */
+	uint32_t state_seq;
 	bool sent; /* frames since the last flush */
 	bool ready;
 	/* mailbox: tickets without holder; guarded by lock */
@@ -264,6 +267,11 @@ void sock_free_tx(struct nsock *s, uint32_t bytes);
 /* Copies between ring and memory, around the end. */
 void ring_read(const uint8_t *ring, uint32_t size, uint32_t at, void *to, uint32_t n);
 void ring_write(uint8_t *ring, uint32_t size, uint32_t at, const void *from, uint32_t n);
+
+/* ---- state.c ---- */
+
+/* Tells tools, in the state region, what goes on. */
+void net_state_write(struct net *n);
 
 /* ---- addresses (iface.c) ---- */
 

@@ -401,7 +401,7 @@ void sock_set_names(struct nsock *s, const struct sc_sockaddr *local,
 	__atomic_store_n(&sh->name_seq, ++s->name_seq, __ATOMIC_RELAXED);
 	__atomic_thread_fence(__ATOMIC_RELEASE);
 	if (local)
-		sh->local = *local;
+		s->local = sh->local = *local;
 	if (peer)
 		sh->peer = *peer;
 	__atomic_store_n(&sh->name_seq, ++s->name_seq, __ATOMIC_RELEASE);
@@ -865,6 +865,8 @@ static void describe(const struct nsock *s, struct sc_sock_info *info)
 		info->tcp_state = tcp_sock_state(s);
 		if (s->tcp)
 			addr_to(&s->tcp->local_ip, s->tcp->local_port, s->family, &info->local);
+		else if (s->group)
+			info->local = s->local;
 		if (s->state == SC_SOCK_LISTEN) {
 			info->recvq = s->queued;
 			info->sendq = s->backlog;

@@ -114,12 +114,37 @@ static bool detach(struct nsock *s)
 	return true;
 }
 
+/* Leaves the group of those that share a port. The pcb, of which there is one, goes to another. */
+static void leave_group(struct nsock *s)
+{
+	struct nsock *before = s->group, *heir = s->group;
+
+	if (!heir)
+		return;
+	while (before->group != s)
+		before = before->group;
+	before->group = before == heir ? NULL : heir;
+	if (before == heir)
+		heir->group = NULL;
+	s->group = NULL;
+	if (s->tcp) {
+		heir->tcp = s->tcp;
+		tcp_arg(heir->tcp, heir);
+		s->tcp = NULL;
+	}
+}
+
 void tcp_sock_abort(struct nsock *s)
 {
-	struct tcp_pcb *pcb = s->tcp;
+	struct tcp_pcb *pcb;
 
-	if (!pcb)
+	leave_group(s);
+	pcb = s->tcp;
+	if (!pcb) {
+		if (s->state == SC_SOCK_LISTEN)
+			over(s, SC_SOCK_F_RESET);
 		return;
+	}
 	forget(s);
 	if (pcb->state == LISTEN)
 		tcp_close(pcb);
@@ -435,6 +460,44 @@ static void established(struct nsock *s)
 	sock_set_state(s, SC_SOCK_CONNECTED);
 }
 
+/* SO_REUSEPORT: one of the same user's sockets on this port that all have the option; the one with the pcb. */
+static struct nsock *find_partner(const struct nsock *s, const ip_addr_t *ip, uint16_t port)
+{
+	for (struct nsock *o = s->net->all; o; o = o->next)
+		if (o != s && o->type == SOCK_STREAM && o->tcp && o->opt.reuseport &&
+		    o->uid == s->uid && (o->state == SC_SOCK_BOUND || o->state == SC_SOCK_LISTEN) &&
+		    o->tcp->local_port == port &&
+		    IP_GET_TYPE(&o->tcp->local_ip) == IP_GET_TYPE(ip) &&
+		    ip_addr_cmp(&o->tcp->local_ip, ip))
+			return o;
+	return NULL;
+}
+
+/* Joins the sockets on a port. */
+static bool join_group(struct nsock *s, const ip_addr_t *ip, uint16_t port)
+{
+	struct nsock *o = s->opt.reuseport ? find_partner(s, ip, port) : NULL;
+	struct tcp_pcb *pcb = s->tcp;
+
+	if (!o)
+		return false;
+	forget(s);
+	tcp_abort(pcb); /* never bound: freed */
+	s->group = o->group ? o->group : o;
+	o->group = s;
+	return true;
+}
+
+/* The pcb of the socket, or of its group. */
+static struct tcp_pcb *pcb_of(const struct nsock *s)
+{
+	const struct nsock *o = s;
+
+	while (!o->tcp && o->group && o->group != s)
+		o = o->group;
+	return o->tcp;
+}
+
 int tcp_sock_bind(struct nsock *s, const ip_addr_t *ip, uint16_t port)
 {
 	struct sc_sockaddr local;
@@ -445,10 +508,10 @@ int tcp_sock_bind(struct nsock *s, const ip_addr_t *ip, uint16_t port)
 	if (s->bound || s->state != SC_SOCK_NEW)
 		return -EINVAL;
 	err = -net_errno(tcp_bind(s->tcp, ip, port));
-	if (err)
+	if (err && !(err == -EADDRINUSE && join_group(s, ip, port)))
 		return err == -ENOBUFS ? -EADDRINUSE : err;
 	s->bound = true;
-	addr_to(&s->tcp->local_ip, s->tcp->local_port, s->family, &local);
+	addr_to(ip, pcb_of(s)->local_port, s->family, &local);
 	sock_set_names(s, &local, NULL);
 	sock_set_state(s, SC_SOCK_BOUND);
 	return 0;
@@ -462,7 +525,7 @@ void tcp_sock_look_at_taken(struct nsock *l)
 	uint32_t head = __atomic_load_n(&l->sh->rx_head, __ATOMIC_ACQUIRE);
 
 	if (head - l->rx_head > l->rx_tail - l->rx_head || head % sizeof(struct sc_accept)) {
-		if (l->tcp)
+		if (l->state == SC_SOCK_LISTEN)
 			broken(l, "impossible index of the accept ring");
 		return;
 	}
@@ -533,14 +596,36 @@ static void look_at_room(struct nsock *l)
 		sock_set_flags(l, SC_SOCK_F_WANT_SEGMENT);
 }
 
+/* Which of the listeners on a port gets a connection: by its peer's address, as Linux does. */
+static struct nsock *pick_listener(struct nsock *l, const struct tcp_pcb *pcb)
+{
+	uint32_t hash = pcb->remote_port * 2654435761u, n = 0;
+	struct nsock *o = l;
+
+	if (!l->group)
+		return l;
+	hash ^= (IP_IS_V6_VAL(pcb->remote_ip) ? ip_2_ip6(&pcb->remote_ip)->addr[3]
+					      : ip_2_ip4(&pcb->remote_ip)->addr) *
+		0x9e3779b1u;
+	do {
+		n += o->state == SC_SOCK_LISTEN;
+		o = o->group;
+	} while (o != l);
+	for (n = n ? (hash >> 8) % n : 0;; o = o->group)
+		if (o->state == SC_SOCK_LISTEN && n-- == 0)
+			return o;
+}
+
 static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 {
 	struct nsock *l = arg, *s;
 
 	if (!l || !pcb || err != ERR_OK)
 		return ERR_VAL;
+	l = pick_listener(l, pcb);
 	tcp_sock_look_at_taken(l);
-	if (!l->tcp || l->rx_tail - l->rx_head + sizeof(struct sc_accept) > l->rx_size)
+	if (l->state != SC_SOCK_LISTEN ||
+	    l->rx_tail - l->rx_head + sizeof(struct sc_accept) > l->rx_size)
 		return ERR_MEM; /* reset by lwIP */
 	s = new_child(l);
 	look_at_room(l);
@@ -555,12 +640,34 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 	return ERR_OK;
 }
 
+/* Has the port listen: the socket's own pcb, or its group's. 0 or -errno. */
+static int listen_port(struct nsock *s)
+{
+	struct nsock *o = s;
+	struct tcp_pcb *l;
+	err_t e;
+
+	while (!o->tcp)
+		o = o->group;
+	if (o->tcp->state == LISTEN) {
+		if (!s->group)
+			tcp_backlog_set(o->tcp, (u8_t)s->backlog);
+		return 0;
+	}
+	l = tcp_listen_with_backlog_and_err(o->tcp, s->group ? NET_MAX_BACKLOG : (u8_t)s->backlog,
+					    &e);
+	if (!l)
+		return -net_errno(e);
+	o->tcp = l;
+	tcp_arg(l, o);
+	tcp_accept(l, on_accept);
+	return 0;
+}
+
 int tcp_sock_listen(struct nsock *s, uint32_t backlog)
 {
 	uint32_t entries = s->rx_size / (uint32_t)sizeof(struct sc_accept);
-	int err = need_pcb(s);
-	struct tcp_pcb *l;
-	err_t e;
+	int err = s->group ? 0 : need_pcb(s);
 
 	if (err)
 		return err;
@@ -571,23 +678,15 @@ int tcp_sock_listen(struct nsock *s, uint32_t backlog)
 	if (backlog > NET_MAX_BACKLOG)
 		backlog = NET_MAX_BACKLOG;
 	s->backlog = backlog < entries ? backlog : entries;
-	if (s->state == SC_SOCK_LISTEN) {
-		tcp_backlog_set(s->tcp, (u8_t)s->backlog);
-		return 0;
-	}
 	if (!s->bound) {
 		err = tcp_sock_bind(s, s->family == AF_INET ? IP4_ADDR_ANY : IP_ANY_TYPE, 0);
 		if (err)
 			return err;
 	}
-	l = tcp_listen_with_backlog_and_err(s->tcp, (u8_t)s->backlog, &e);
-	if (!l)
-		return -net_errno(e);
-	s->tcp = l;
-	tcp_arg(l, s);
-	tcp_accept(l, on_accept);
-	sock_set_state(s, SC_SOCK_LISTEN);
-	return 0;
+	err = listen_port(s);
+	if (!err && s->state != SC_SOCK_LISTEN)
+		sock_set_state(s, SC_SOCK_LISTEN);
+	return err;
 }
 
 /* ---- connecting ---- */
@@ -620,6 +719,7 @@ int tcp_sock_connect(struct nsock *s, const struct sc_sockaddr *to)
 	}
 	if (addr_is_loopback(&ip))
 		return -ENETUNREACH;
+	leave_group(s);			  /* who shares a port and connects: on a port of its own */
 	if (s->state == SC_SOCK_CLOSED) { /* connecting failed, and is tried again */
 		if (s->rx_tail != s->rx_head || s->tx_head)
 			return -EISCONN;
@@ -683,11 +783,13 @@ int tcp_sock_shutdown(struct nsock *s, int how)
 
 void tcp_sock_close(struct nsock *s)
 {
-	struct tcp_pcb *pcb = s->tcp;
+	struct tcp_pcb *pcb;
 	bool unread;
 
 	if (s->held)
 		release_held(s);
+	leave_group(s);
+	pcb = s->tcp;
 	if (!pcb)
 		return;
 	if (s->state != SC_SOCK_CONNECTED) {
@@ -844,5 +946,5 @@ uint32_t tcp_sock_state(const struct nsock *s)
 	    [ESTABLISHED] = 1, [FIN_WAIT_1] = 4, [FIN_WAIT_2] = 5, [CLOSE_WAIT] = 8,
 	    [CLOSING] = 11,    [LAST_ACK] = 9,	 [TIME_WAIT] = 6};
 
-	return s->tcp ? linux_state[s->tcp->state] : 7;
+	return s->state == SC_SOCK_LISTEN ? 10 : s->tcp ? linux_state[s->tcp->state] : 7;
 }

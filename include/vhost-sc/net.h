@@ -335,4 +335,33 @@ struct sc_sock_info {
 };
 static_assert(sizeof(struct sc_sock_info) == 88, "wire");
 
+/* Frames or packets of one protocol, since the incarnation began. */
+struct sc_net_count {
+	uint64_t in;
+	uint64_t out;
+	uint64_t dropped; /* no memory, no room, nobody who wants it */
+	uint64_t errors;  /* checksums, lengths, options */
+};
+
+/*
+ * What a network domain tells tools, in the state region (control.h) from SC_STATE_TABLES_OFF on. Written by the agent every second; seq
+ * is odd meanwhile. Readers copy it, check counts against the region's size, and believe nothing.
+ */
+#define SC_NET_STATE_MAGIC 0x314e4353u /* "SCN1" */
+struct sc_net_state {
+	uint32_t magic;
+	uint32_t seq;
+	struct sc_net_conf conf;
+	uint32_t reserved;
+	uint64_t rx_bytes;
+	uint64_t tx_bytes;
+	struct sc_net_count frames, arp, ip4, ip6, icmp, udp, tcp;
+	uint64_t rings_in;  /* bytes put into receive rings */
+	uint64_t rings_out; /* bytes taken out of send rings */
+	uint32_t nsocks;    /* sockets that there are */
+	uint32_t listed;    /* of which follow here, by index */
+	struct sc_sock_info socks[];
+};
+static_assert(sizeof(struct sc_net_state) % 8 == 0, "wire");
+
 #endif

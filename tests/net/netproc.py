@@ -11,6 +11,7 @@ the tap's other end is the outside world.
         s.connect(("10.77.0.1", 80))
 """
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -19,7 +20,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "agent"))
-from harness import Agent, Lost  # noqa: E402
+from harness import SEGMENT, SEGMENT_END, SEGMENT_ENDED, SEGMENT_TAKEN, Agent, Lost, memfd  # noqa: E402
 
 AREA = 2 * 128 + 2 * 8192 + 64
 KICK_SUM, KICK, EVENT_SUM, EVENT, ARM = 0, 128, 128 + 8192, 256 + 8192, 256 + 2 * 8192
@@ -87,6 +88,45 @@ def address(data):
     return (socket.inet_ntop(socket.AF_INET6, a6), socket.ntohs(port)) if family else None
 
 
+class Segment:
+    """A ticket's segment, as a process maps it."""
+
+    numbers = 0
+
+    def __init__(self, agent, ticket, size):
+        Segment.numbers += 1
+        self.agent, self.ticket, self.size, self.number = agent, ticket, size, Segment.numbers
+        self.fd = memfd("sc-segment", size)
+        self.mem = mmap.mmap(self.fd, size)
+        self.words = memoryview(self.mem).cast("I")
+        agent.send(SEGMENT, struct.pack("<IIQQQ", self.number, 0, ticket, 0, size), fds=[self.fd])
+        status = struct.unpack_from("<i", agent.expect(SEGMENT_TAKEN)[3])[0]
+        if status:
+            raise OSError(-status, "segment")
+
+    def u32(self, off):
+        return self.words[off // 4]
+
+    def set_u32(self, off, value):
+        self.words[off // 4] = value & 0xffffffff
+
+    def put(self, off, data):
+        self.mem[off:off + len(data)] = data
+
+    def get(self, off, n):
+        return bytes(self.mem[off:off + n])
+
+    def end(self, timeout=10):
+        """What the broker does when the ticket has no holder left: returns when the agent has let go."""
+        self.agent.release(self.ticket)
+        self.agent.send(SEGMENT_END, struct.pack("<iI", 0, self.number))
+        status, number = struct.unpack("<iI", self.agent.expect(SEGMENT_ENDED, timeout)[3])
+        assert (status, number) == (0, self.number)
+        self.words.release()
+        self.mem.close()
+        os.close(self.fd)
+
+
 class Process:
     """A session with its net area and memory for sockets, in its channel."""
 
@@ -99,6 +139,17 @@ class Process:
         start = (self.area + AREA + 4095) // 4096 * 4096
         self.call("NET_SEGMENT", buf=start, length=memory)
         self.memory = start, start + memory
+        self.segments = {0: (self.ch, self.memory)}
+
+    def segment(self, segment, secret=99):
+        """Gives a segment for sockets."""
+        self.call("NET_SEGMENT", arg0=segment.ticket, arg1=secret)
+        self.segments[segment.ticket] = segment, (4096, segment.size)
+
+    def grant(self, sock, secret=1):
+        """The socket of another session, which is in a segment that this one knows."""
+        self.call("GRANT", handle=sock.handle, arg2=secret, buf2=self.ch.buf(), len2=24)
+        return Sock(self, sock.handle, self.ch.get(self.ch.buf(), 24))
 
     def call(self, op, **kw):
         """The result; OSError if the operation fails."""
@@ -157,18 +208,19 @@ class Sock:
     """A socket, and its object in shared memory."""
 
     def __init__(self, process, handle, loc):
-        self.p, self.ch, self.handle, self.index = process, process.ch, handle, handle & 0xffffffff
+        self.p, self.handle, self.index = process, handle, handle & 0xffffffff
         segment, self.off, tx, rx, self.family, self.type, _, _ = struct.unpack(LOC, loc)
-        assert segment == 0
+        self.segment = segment
+        self.mem, (start, end) = process.segments[segment]
         self.tx_size, self.rx_size = 1 << tx, 1 << rx
-        assert process.memory[0] <= self.off and self.off + 512 + self.tx_size + self.rx_size <= process.memory[1]
+        assert start <= self.off and self.off + 512 + self.tx_size + self.rx_size <= end
         self.tx, self.rx = self.off + 512, self.off + 512 + self.tx_size
 
     def line(self, off):
-        return self.ch.u32(self.off + off)
+        return self.mem.u32(self.off + off)
 
     def set_line(self, off, value):
-        self.ch.set_u32(self.off + off, value)
+        self.mem.set_u32(self.off + off, value)
 
     tx_tail = property(lambda s: s.line(0))
     rx_head = property(lambda s: s.line(64))
@@ -176,8 +228,8 @@ class Sock:
     tx_head = property(lambda s: s.line(320))
     state = property(lambda s: s.line(384))
     flags = property(lambda s: s.line(388))
-    local = property(lambda s: address(s.ch.get(s.off + 452, 28)))
-    peer = property(lambda s: address(s.ch.get(s.off + 480, 28)))
+    local = property(lambda s: address(s.mem.get(s.off + 452, 28)))
+    peer = property(lambda s: address(s.mem.get(s.off + 480, 28)))
 
     def error(self):
         """Takes the pending error; 0: none."""
@@ -223,13 +275,13 @@ class Sock:
     def put(self, ring, size, at, data):
         at %= size
         first = data[:size - at]
-        self.ch.put(ring + at, first)
-        self.ch.put(ring, data[len(first):])
+        self.mem.put(ring + at, first)
+        self.mem.put(ring, data[len(first):])
 
     def get(self, ring, size, at, n):
         at %= size
         first = min(n, size - at)
-        return self.ch.get(ring + at, first) + self.ch.get(ring, n - first)
+        return self.mem.get(ring + at, first) + self.mem.get(ring, n - first)
 
     def publish_tx(self, tail):
         self.set_line(0, tail)
@@ -315,8 +367,8 @@ class Sock:
         self.op("SETSOCKOPT", arg0=level, arg1=name, **self.p.data(value))
 
     def getsockopt(self, level, name, size=4):
-        n = self.op("GETSOCKOPT", arg0=level, arg1=name, buf=self.ch.data_off(), length=size)
-        data = self.ch.get(self.ch.data_off(), n)
+        n = self.op("GETSOCKOPT", arg0=level, arg1=name, buf=self.p.ch.data_off(), length=size)
+        data = self.p.ch.get(self.p.ch.data_off(), n)
         return struct.unpack("<i", data)[0] if n == 4 else data
 
     def shutdown(self, how):

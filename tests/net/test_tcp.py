@@ -10,8 +10,8 @@ import threading
 import time
 import unittest
 
-from netproc import (BOUND, CLOSED, CONNECTED, DOMAIN, DOMAIN6, KERNEL, KERNEL6, LISTEN, NEW, Process, RESET, RX_EOF, TX_CLOSED,
-                     Sock, domain, own_namespace, sockaddr, wait_for_ipv6)
+from netproc import (BOUND, CLOSED, CONNECTED, DOMAIN, DOMAIN6, KERNEL, KERNEL6, LISTEN, NEW, Process, RESET, RX_EOF, Segment, TX_CLOSED,
+                     WANT_SEGMENT, Sock, domain, own_namespace, sockaddr, wait_for_ipv6)
 
 BIG = os.urandom(1 << 20) * 3 + b"the end"
 
@@ -226,7 +226,7 @@ class Ends(Base):
             time.sleep(0.002)
             if sent > 8 << 20:
                 self.fail("the kernel takes all")
-        call = s.ch.submit("CLOSE", handle=s.handle)
+        call = s.p.ch.submit("CLOSE", handle=s.handle)
         time.sleep(0.1)
         self.assertFalse(call.done())
         got = read_all(c)
@@ -339,6 +339,48 @@ class Listeners(Base):
         self.fails(errno.EADDRNOTAVAIL, self.p.socket().bind, ("127.0.0.1", 0))
         self.fails(errno.EINVAL, l.bind, (DOMAIN, 0))
 
+    def test_reuseport(self):
+        """Several listeners on a port share its connections; the others go on when one, also the first, closes."""
+        ls = []
+        port = 0
+        for _ in range(3):
+            l = self.p.socket()
+            l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            l.bind((DOMAIN, port))
+            port = l.local[1]
+            l.listen()
+            ls.append(l)
+        self.fails(errno.EADDRINUSE, self.p.socket().bind, (DOMAIN, port))
+        while ls:
+            ks = []
+            for _ in range(12):
+                ks.append(socket.create_connection((DOMAIN, port), timeout=10))
+            shares = [0] * len(ls)
+            end = time.monotonic() + 10
+            while sum(shares) < 12 and time.monotonic() < end:
+                for i, l in enumerate(ls):
+                    if l.ready():
+                        l.accept().close()
+                        shares[i] += 1
+            self.assertEqual(sum(shares), 12)
+            if len(ls) == 3:
+                self.assertGreater(min(shares), 0, shares)
+            for k in ks:
+                k.close()
+            ls.pop(0).close()
+        with self.assertRaises(ConnectionRefusedError):
+            socket.create_connection((DOMAIN, port), timeout=10)
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root to attach for others")
+    def test_reuseport_of_others(self):
+        user = Process(self.agent, uid=1000, gid=1000)
+        l, o = self.p.socket(), user.socket()
+        for s in l, o:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        l.bind((DOMAIN, 0))
+        self.fails(errno.EADDRINUSE, o.bind, l.local)
+        user.end()
+
     def test_reuse_after_connections(self):
         port = 0
         for _ in range(3):
@@ -442,6 +484,123 @@ class Rights(Base):
         self.assertEqual((mine[10]["local"], mine[10]["recvq"], mine[10]["sendq"]), (l.local, 1, 7))
         self.assertEqual((mine[1]["local"], mine[1]["peer"]), (l.local, k.getsockname()))
         k.close()
+
+
+class Segments(Base):
+    """Sockets in a ticket's segment: they outlive the session that made them, and several processes use them."""
+
+    def setUp(self):
+        super().setUp()
+        self.ticket = self.p.ch.ticket()
+        self.seg = Segment(self.agent, self.ticket, 1 << 20)
+        self.gone = False
+
+    def tearDown(self):
+        if not self.gone:
+            self.seg.end()
+        super().tearDown()
+
+    def make(self, **kw):
+        srv, port = server()
+        s = self.p.socket(shared=True, **kw)
+        self.assertEqual(s.segment, self.ticket)
+        s.connect((KERNEL, port))
+        c, _ = srv.accept()
+        c.settimeout(20)
+        srv.close()
+        self.addCleanup(c.close)
+        return s, c
+
+    def test_who_may_give_it(self):
+        other = Process(self.agent)
+        self.fails(errno.ENOBUFS, self.p.socket, shared=True)
+        self.fails(errno.EACCES, other.segment, self.seg)  # not its ticket
+        self.fails(errno.EINVAL, self.p.segment, self.seg, 0)
+        self.fails(errno.ENOENT, self.p.call, "NET_SEGMENT", arg0=self.ticket + 1, arg1=1)
+        self.p.segment(self.seg)
+        self.p.segment(self.seg)
+        self.fails(errno.EACCES, other.segment, self.seg, 98)
+        other.segment(self.seg)
+        self.assertEqual(other.socket(shared=True).segment, self.ticket)
+        other.end()
+
+    def test_another_process_goes_on_with_it(self):
+        maker = Process(self.agent)
+        ticket = maker.ch.ticket()
+        self.p.segment(self.seg)
+        maker.segment(self.seg)
+        srv, port = server()
+        s = maker.socket(shared=True, ticket=ticket, secret=7)
+        s.connect((KERNEL, port))
+        c, _ = srv.accept()
+        c.settimeout(20)
+        self.fails(errno.EACCES, self.p.grant, s, 8)
+        t = self.p.grant(s, 7)
+        self.fails(errno.EBUSY, s.close)  # held by two: the ticket decides
+        s.send(b"one ")
+        maker.end()
+        t.send(b"two")
+        got = b""
+        while len(got) < 7:
+            got += c.recv(10)
+        self.assertEqual(got, b"one two")
+        c.sendall(b"back")
+        self.assertEqual(t.recv(), b"back")
+        t.set_line(128, 1)
+        c.sendall(b"again")
+        t.wait(lambda: self.p.event(t.index))
+        self.assertEqual(t.recv(), b"again")
+        self.agent.release(ticket)
+        self.assertEqual(c.recv(1), b"")
+        c.close()
+        srv.close()
+
+    def test_children_follow_their_listener(self):
+        self.p.segment(self.seg)
+        l = self.p.socket(shared=True, logs=(12, 12))
+        l.bind((DOMAIN, 0))
+        l.listen(50)
+        worker = Process(self.agent)
+        worker.segment(self.seg)
+        lw = worker.grant(l)
+        ks = [socket.create_connection(l.local, timeout=10) for _ in range(4)]
+        for i, k in enumerate(ks):
+            s = (l, lw)[i % 2].accept()
+            self.assertEqual(s.segment, self.ticket)
+            k.sendall(b"hello")
+            self.assertEqual(s.recv(), b"hello")
+            k.close()
+        worker.end()
+
+    def test_full_is_told(self):
+        self.p.segment(self.seg)
+        l = self.p.socket(shared=True, logs=(12, 16))
+        l.bind((DOMAIN, 0))
+        l.listen(200, logs=(14, 15))
+        ks = []
+        while not l.flags & WANT_SEGMENT:
+            ks.append(socket.create_connection(l.local, timeout=10))
+            self.assertLess(len(ks), 100)
+            l.accept()
+        for k in ks:
+            k.close()
+
+    def test_its_end(self):
+        """The ticket goes while sockets in the segment are in use, and others have unacknowledged bytes."""
+        self.p.segment(self.seg)
+        held, c = self.make()
+        closed, d = self.make(logs=(17, 12))
+        d.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        data = BIG[:1 << 17]
+        sent = closed.send_some(data)
+        self.assertGreater(closed.tx_tail, closed.tx_head)
+        closed.close()
+        self.gone = True
+        self.seg.end()
+        self.assertRaises(ConnectionResetError, c.recv, 1)
+        self.assertTrue(read_all(d) == data[:sent])
+        self.fails(errno.EBADF, held.shutdown, socket.SHUT_RDWR)
+        self.fails(errno.ENOBUFS, self.p.socket, shared=True)
 
 
 class Telling(Base):

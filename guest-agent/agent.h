@@ -35,6 +35,7 @@ struct handle;
 struct handles;
 struct locks;
 struct net;
+struct objects;
 struct poller;
 struct segments;
 struct service;
@@ -70,6 +71,15 @@ struct options {
 	uint16_t cpus[AGENT_MAX_POLLERS]; /* the CPU of each poller */
 };
 
+/* Tells which files may have objects; see objects.h. Written under the table's lock. */
+struct gate {
+	_Atomic uint32_t any;	  /* objects there are */
+	_Atomic uint32_t phase;	  /* low bit: where changes are counted that begin now */
+	_Atomic uint32_t slow[2]; /* changes that workers count themselves */
+	_Atomic uint16_t covered[256];
+	_Atomic uint16_t stored[256];
+};
+
 /* The one context. Everything here is set before the first thread starts, unless it says otherwise. */
 struct agent {
 	struct options opt;
@@ -90,6 +100,8 @@ struct agent {
 	struct sessions *sessions;
 	struct locks *locks;
 	struct segments *segments;
+	struct objects *objects;
+	struct gate gate;
 	struct workers *workers;
 	struct poller *pollers[AGENT_MAX_POLLERS];
 	uint32_t npollers;
@@ -130,15 +142,18 @@ struct call {
 	bool at_worker; /* the poller's: a worker has it */
 	bool has_pos;	/* holds h's position */
 	bool has_pos2;	/* holds h2's position */
+	uint8_t gate;	/* counted as a change in phase `gate` - 1; 0: not counted */
 };
 
 /* Whoever executes operations: a poller or a worker. Its own thread alone uses it. */
 struct actor {
 	struct agent *agent;
 	struct wardrobe wardrobe; /* the credentials that the thread wears */
-	bool own_umask;		  /* the thread's umask is its own, see actor_own_umask() */
-	uint32_t umask;		  /* and is this */
-	char path[SC_PATH_BUF];	  /* private copies of paths, NUL-terminated */
+	_Atomic uint32_t
+	    changing[2];	/* a poller's: changes of files under way, by phase (objects.h) */
+	bool own_umask;		/* the thread's umask is its own, see actor_own_umask() */
+	uint32_t umask;		/* and is this */
+	char path[SC_PATH_BUF]; /* private copies of paths, NUL-terminated */
 	char path2[SC_PATH_BUF];
 	uint8_t piece[COPY_PIECE]; /* file data on its way to the arena: copy.h */
 };

@@ -556,6 +556,10 @@ static bool right_length(const struct sc_msg_hdr *h, uint32_t n)
 			   (n - offsetof(struct sc_msg_release, tickets)) / sizeof(uint64_t);
 	case SC_MSG_SEGMENT:
 		return n == sizeof(struct sc_msg_segment);
+	case SC_MSG_OBJECT_DONE:
+		return n == sizeof(struct sc_msg_object_done);
+	case SC_MSG_OBJECT_IDLE:
+		return n == sizeof(struct sc_msg_object_idle);
 	case SC_MSG_SEGMENT_END:
 		return n == sizeof(struct sc_msg_segment_status);
 	case SC_MSG_REFUSE:
@@ -592,6 +596,14 @@ static void on_message(struct control *ct, const void *msg, struct transport_fds
 		break;
 	case SC_MSG_SEGMENT:
 		on_segment(ct, msg, fds);
+		break;
+	case SC_MSG_OBJECT_DONE:
+		if (svc->object_done)
+			svc->object_done(ct->agent, msg);
+		break;
+	case SC_MSG_OBJECT_IDLE:
+		if (svc->object_idle)
+			svc->object_idle(ct->agent, msg);
 		break;
 	case SC_MSG_SEGMENT_END:
 		on_segment_end(ct, msg);

@@ -98,6 +98,7 @@ static const int allowed[] = {
     SCMP_SYS(fdatasync),
     SCMP_SYS(sync_file_range),
     SCMP_SYS(syncfs),
+    SCMP_SYS(membarrier), /* objects.c */
     SCMP_SYS(fallocate),
     SCMP_SYS(fadvise64),
     SCMP_SYS(getdents64),

@@ -56,6 +56,9 @@ struct service {
 	void (*synced)(struct agent *agent, uint32_t seq);
 	bool (*sync_wanted)(struct agent *agent, uint32_t seq);
 	int64_t (*expire)(struct agent *agent, int64_t now);
+	/* The broker's messages about file objects. */
+	void (*object_done)(struct agent *agent, const struct sc_msg_object_done *m);
+	void (*object_idle)(struct agent *agent, const struct sc_msg_object_idle *m);
 	/* Writes back what is to be durable. Any thread. 0 or -errno. */
 	int (*sync)(struct agent *agent);
 	uint32_t (*count_open)(struct agent *agent);

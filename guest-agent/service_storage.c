@@ -5,6 +5,7 @@
 #include "handles.h"
 #include "locks.h"
 #include "log.h"
+#include "objects.h"
 #include "session.h"
 #include "storage.h"
 
@@ -130,7 +131,8 @@ static bool make_tables(struct agent *agent)
 	agent->handles = handles_new(max, agent->incarnation);
 	agent->sessions = sessions_new(one < AGENT_SESSION_HANDLES ? one : AGENT_SESSION_HANDLES);
 	agent->locks = locks_new(agent);
-	if (agent->handles && agent->sessions && agent->locks)
+	agent->objects = objects_new(agent);
+	if (agent->handles && agent->sessions && agent->locks && agent->objects)
 		return true;
 	log_error("not enough memory for the tables");
 	return false;
@@ -168,13 +170,21 @@ static int64_t expire(struct agent *agent, int64_t now)
 
 static int sync_root(struct agent *agent)
 {
-	int err;
+	int err = objects_flush_all(agent);
 
+	if (err)
+		log_error("what was stored into mapped files could not be written: %s",
+			  strerror(-err));
 	if (syncfs(agent->sync_fd) == 0)
-		return 0;
+		return err;
 	err = -errno;
 	log_error("syncing %s: %s", agent->opt.root, strerror(-err));
 	return err;
+}
+
+static void beat(struct agent *agent)
+{
+	objects_tick(agent, now_ns());
 }
 
 static uint32_t count_open(struct agent *agent)
@@ -205,6 +215,9 @@ const struct service agent_service = {
     .synced = synced,
     .sync_wanted = sync_wanted,
     .expire = expire,
+    .object_done = objects_done,
+    .object_idle = objects_idle,
+    .beat = beat,
     .sync = sync_root,
     .count_open = count_open,
 };

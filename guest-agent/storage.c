@@ -4,6 +4,7 @@
 
 #include "locks.h"
 #include "log.h"
+#include "objects.h"
 #include "storage_ops.h"
 #include "workers.h"
 
@@ -91,6 +92,9 @@ static const struct op ops[SC_OP_STORAGE_END] = {
     [SC_OP_GETPATH] = {OP_HANDLE | OP_HERE, NULL, work_getpath},
     [SC_OP_IOCTL] = {OP_HANDLE | OP_HERE, NULL, work_ioctl},
     [SC_OP_SYNCALL] = {0, NULL, work_syncall},
+    [SC_OP_MAP] = {OP_HANDLE, NULL, work_map},
+    [SC_OP_MAP_WRITE] = {0, NULL, work_map_write},
+    [SC_OP_MSYNC] = {0, NULL, work_msync},
 };
 
 int act_as_caller(struct actor *a, const struct call *c)
@@ -302,6 +306,8 @@ void storage_finish(struct poller *p, struct call *c)
 {
 	struct agent *agent = poller_actor(p)->agent;
 
+	if (c->gate)
+		gate_leave(poller_actor(p), c);
 	if (c->has_pos)
 		drop_position(c->h);
 	if (c->has_pos2)

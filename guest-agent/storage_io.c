@@ -16,6 +16,7 @@
  *
  * Everything that the ring does has a worker's version, for kernels that refuse io_uring.
  */
+#include "objects.h"
 #include "storage.h"
 #include "storage_ops.h"
 
@@ -143,6 +144,8 @@ enum step start_read(struct poller *p, struct call *c)
 		return done(c, -EISDIR);
 	if ((c->h->flags & O_ACCMODE) == O_WRONLY)
 		return done(c, -EBADF);
+	if (gate_is_stored(poller_actor(p)->agent, c->h))
+		return STEP_WORK;
 	if (is_direct(c->h))
 		return ring_io(p, c, false);
 	if (c->s.len > INLINE_MAX && !(c->s.len <= ALONE_MAX && poller_is_alone(p)))
@@ -175,7 +178,93 @@ enum step start_write(struct poller *p, struct call *c)
 		err = -EBADF;
 	if (err)
 		return done(c, err);
+	if (!gate_enter(poller_actor(p), c))
+		return STEP_WORK;
 	return is_direct(c->h) ? ring_io(p, c, true) : STEP_WORK;
+}
+
+/* ---- files that are mapped ---- */
+
+/* Where a read or write begins: 0 and *pos, or -errno. */
+static int64_t mapped_pos(const struct call *c, uint64_t *pos)
+{
+	off_t at = (off_t)c->s.off;
+
+	if (c->s.flags & SC_SLOT_F_CURPOS)
+		at = lseek(c->h->fd, 0, SEEK_CUR);
+	*pos = (uint64_t)at;
+	return at < 0 ? -errno : 0;
+}
+
+/* Reads from the object what somebody may have stored there. False: nobody may; the file has it all. */
+static bool read_mapped(struct actor *a, struct call *c, int64_t *res)
+{
+	struct object *o = object_enter(a->agent, c->h->dev, c->h->ino);
+	uint64_t pos;
+
+	if (!o)
+		return false;
+	if (!object_is_stored(o)) {
+		object_leave(a->agent, o);
+		return false;
+	}
+	*res = mapped_pos(c, &pos);
+	if (!*res)
+		*res = object_read(a->agent, o, channel_at(c->ch, c->s.buf), c->s.len, pos);
+	if (*res > 0 && c->s.flags & SC_SLOT_F_CURPOS &&
+	    lseek(c->h->fd, (off_t)pos + *res, SEEK_SET) < 0)
+		*res = -errno;
+	object_leave(a->agent, o);
+	return true;
+}
+
+/* True if the write goes to the file's end, wherever that is. */
+static bool appends(const struct call *c)
+{
+	int fl = fcntl(c->h->fd, F_GETFL);
+
+	return c->s.arg0 & RWF_APPEND || (fl >= 0 && fl & O_APPEND);
+}
+
+/* Writes to a file that may have an object, and to that. */
+static int64_t write_mapped(struct actor *a, struct call *c)
+{
+	struct iovec v = next_iov(c);
+	struct change ch;
+	struct stat st;
+	uint64_t pos = 0;
+	int64_t res;
+
+	change_begin(a->agent, c->h->dev, c->h->ino, &ch);
+	res = mapped_pos(c, &pos);
+	if (!res) {
+		res = pwritev2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0);
+		res = res < 0 ? -errno : res;
+	}
+	if (res > 0 && ch.o) {
+		/* With the object locked nobody else makes the file longer. */
+		if (appends(c) && fstat(c->h->fd, &st) == 0)
+			pos = (uint64_t)st.st_size - (uint64_t)res;
+		object_written(a->agent, ch.o, v.iov_base, (size_t)res, pos);
+	}
+	change_end(a->agent, &ch);
+	return res;
+}
+
+/* Writes back what was stored into mappings of the file. 0 or -errno. */
+static int flush_mapped(struct actor *a, const struct handle *h)
+{
+	struct object *o;
+	int err;
+
+	if (!gate_is_stored(a->agent, h))
+		return 0;
+	o = object_enter(a->agent, h->dev, h->ino);
+	if (!o)
+		return 0;
+	err = object_flush(a->agent, o, 0, INT64_MAX);
+	object_leave(a->agent, o);
+	return err;
 }
 
 int64_t work_read(struct actor *a, struct call *c, bool cached)
@@ -183,6 +272,8 @@ int64_t work_read(struct actor *a, struct call *c, bool cached)
 	int64_t res;
 	ssize_t n;
 
+	if (!c->moved && gate_is_stored(a->agent, c->h) && read_mapped(a, c, &res))
+		return res;
 	do {
 		n = read_some(a, c, (int)c->s.arg0);
 		res = add_moved(c, n < 0 ? -errno : n);
@@ -193,7 +284,11 @@ int64_t work_read(struct actor *a, struct call *c, bool cached)
 int64_t work_write(struct actor *a, struct call *c, bool cached)
 {
 	struct iovec v = next_iov(c);
-	ssize_t n = pwritev2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0);
+	ssize_t n;
+
+	if (!c->gate)
+		return write_mapped(a, c);
+	n = pwritev2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0);
 
 	return add_moved(c, n < 0 ? -errno : n);
 }
@@ -223,6 +318,10 @@ enum step start_seek(struct poller *p, struct call *c)
 
 int64_t work_seek(struct actor *a, struct call *c, bool cached)
 {
+	int err = flush_mapped(a, c->h); /* for holes and data to be where they were stored */
+
+	if (err)
+		return err;
 	return seek(c);
 }
 
@@ -249,8 +348,9 @@ enum step start_sync(struct poller *p, struct call *c)
 		return done(c, -EINVAL);
 	if (c->h->flags & O_PATH)
 		return done(c, -EBADF);
-	if (c->s.arg0 >
-	    SC_SYNC_DATA) /* the ring's ranges have 32-bit lengths, and it has no syncfs */
+	if (gate_is_stored(poller_actor(p)->agent, c->h) ||
+	    c->s.arg0 >
+		SC_SYNC_DATA) /* the ring's ranges have 32-bit lengths, and it has no syncfs */
 		return STEP_WORK;
 	sqe = poller_sqe(p, c);
 	if (!sqe)
@@ -264,7 +364,10 @@ enum step start_sync(struct poller *p, struct call *c)
 int64_t work_sync(struct actor *a, struct call *c, bool cached)
 {
 	int fd = c->h->fd, res = -1;
+	int err = c->s.arg0 == SC_SYNC_FS ? objects_flush_all(a->agent) : flush_mapped(a, c->h);
 
+	if (err)
+		return err;
 	switch (c->s.arg0) {
 	case SC_SYNC_FULL:
 		res = fsync(fd);
@@ -287,8 +390,11 @@ int64_t work_sync(struct actor *a, struct call *c, bool cached)
 
 enum step start_fallocate(struct poller *p, struct call *c)
 {
-	struct io_uring_sqe *sqe = caller_sqe(p, c);
+	struct io_uring_sqe *sqe;
 
+	if (c->h->type == TYPE_REG && !gate_enter(poller_actor(p), c))
+		return STEP_WORK;
+	sqe = caller_sqe(p, c);
 	if (!sqe)
 		return STEP_WORK;
 	io_uring_prep_fallocate(sqe, c->h->fd, (int)c->s.arg0, (off_t)c->s.off, (off_t)c->s.arg1);
@@ -296,10 +402,33 @@ enum step start_fallocate(struct poller *p, struct call *c)
 	return STEP_RING;
 }
 
+/* fallocate; of a file with an object, after what was stored is written back: ranges may move. */
+static int64_t allocate(struct actor *a, const struct call *c, struct object *o)
+{
+	int err = o ? object_flush(a->agent, o, 0, INT64_MAX) : 0;
+
+	if (err)
+		return err;
+	if (fallocate(c->h->fd, (int)c->s.arg0, (off_t)c->s.off, (off_t)c->s.arg1) < 0)
+		return -errno;
+	if (o)
+		object_changed(a->agent, o,
+			       c->s.arg0 & ~(uint64_t)FALLOC_FL_KEEP_SIZE ? c->s.off : INT64_MAX,
+			       INT64_MAX);
+	return 0;
+}
+
 int64_t work_fallocate(struct actor *a, struct call *c, bool cached)
 {
-	return fallocate(c->h->fd, (int)c->s.arg0, (off_t)c->s.off, (off_t)c->s.arg1) < 0 ? -errno
-											  : 0;
+	struct change ch;
+	int64_t res;
+
+	if (c->gate)
+		return allocate(a, c, NULL);
+	change_begin(a->agent, c->h->dev, c->h->ino, &ch);
+	res = allocate(a, c, ch.o);
+	change_end(a->agent, &ch);
+	return res;
 }
 
 enum step start_fadvise(struct poller *p, struct call *c)
@@ -383,13 +512,25 @@ int64_t work_readdir(struct actor *a, struct call *c, bool cached)
 int64_t work_copy(struct actor *a, struct call *c, bool cached)
 {
 	off_t from = (off_t)c->s.off, to = (off_t)c->s.arg2;
+	struct change ch;
+	int err = flush_mapped(a, c->h);
 	ssize_t n;
 
 	if (c->s.arg0 > INT64_MAX)
 		return -EINVAL;
+	if (err)
+		return err;
+	change_begin(a->agent, c->h2->dev, c->h2->ino, &ch);
 	n = copy_file_range(c->h->fd, c->s.flags & SC_SLOT_F_CURPOS ? NULL : &from, c->h2->fd,
 			    c->s.flags & SC_SLOT_F_CURPOS2 ? NULL : &to, (size_t)c->s.arg0, 0);
-	return n < 0 ? -errno : n;
+	n = n < 0 ? -errno : n;
+	if (n > 0 && ch.o) {
+		if (c->s.flags & SC_SLOT_F_CURPOS2)
+			to = lseek(c->h2->fd, 0, SEEK_CUR); /* otherwise it was moved by the call */
+		object_changed(a->agent, ch.o, (uint64_t)(to - n), (uint64_t)to);
+	}
+	change_end(a->agent, &ch);
+	return n;
 }
 
 bool ioctl_takes_source(uint64_t number)
@@ -415,6 +556,23 @@ static uint32_t ioctl_size(uint64_t number)
 	}
 }
 
+/* FICLONE, FICLONERANGE. */
+static int64_t clone_file(struct actor *a, const struct call *c, unsigned long number, void *arg)
+{
+	struct change ch;
+	int64_t err = flush_mapped(a, c->h2);
+
+	if (err)
+		return err;
+	change_begin(a->agent, c->h->dev, c->h->ino, &ch);
+	if (ioctl(c->h->fd, number, arg) < 0)
+		err = -errno;
+	else if (ch.o)
+		object_changed(a->agent, ch.o, 0, INT64_MAX);
+	change_end(a->agent, &ch);
+	return err;
+}
+
 int64_t work_ioctl(struct actor *a, struct call *c, bool cached)
 {
 	_Alignas(8) uint8_t arg[IOCTL_ARG_MAX] = {0};
@@ -422,7 +580,7 @@ int64_t work_ioctl(struct actor *a, struct call *c, bool cached)
 	int64_t fd;
 
 	if (c->s.arg0 == FICLONE)
-		return ioctl(c->h->fd, FICLONE, c->h2->fd) < 0 ? -errno : 0;
+		return clone_file(a, c, FICLONE, (void *)(uintptr_t)c->h2->fd);
 	if (!size)
 		return -ENOTTY;
 	if (c->s.len < size)
@@ -432,6 +590,8 @@ int64_t work_ioctl(struct actor *a, struct call *c, bool cached)
 		fd = c->h2->fd; /* in place of the caller's idea of it */
 		memcpy(arg + offsetof(struct file_clone_range, src_fd), &fd, sizeof(fd));
 	}
+	if (c->s.arg0 == FICLONERANGE)
+		return clone_file(a, c, FICLONERANGE, arg);
 	if (ioctl(c->h->fd, (unsigned long)c->s.arg0, arg) < 0)
 		return -errno;
 	memcpy(channel_at(c->ch, c->s.buf), arg, size);
@@ -440,5 +600,7 @@ int64_t work_ioctl(struct actor *a, struct call *c, bool cached)
 
 int64_t work_syncall(struct actor *a, struct call *c, bool cached)
 {
-	return syncfs(a->agent->sync_fd) < 0 ? -errno : 0;
+	int err = objects_flush_all(a->agent);
+
+	return syncfs(a->agent->sync_fd) < 0 ? -errno : err;
 }

@@ -8,6 +8,7 @@
  */
 #include "locks.h"
 #include "log.h"
+#include "objects.h"
 #include "storage_ops.h"
 #include "workers.h"
 
@@ -136,6 +137,27 @@ static int reopen_base(const struct call *c, struct open_how how)
 	return walk_reopen(c->h->fd, &how);
 }
 
+/*
+ * O_TRUNC of a file that is mapped: its mappings have to follow, with the object locked. So where there are objects files
+ * are opened without it, and truncated here. (One that is empty was perhaps just made, and keeps the mode that it was made
+ * with.) Where there are none, and for O_RDONLY, the kernel has done it. 0 or -errno.
+ */
+static int truncate_opened(struct actor *a, int fd, bool by_kernel, struct sc_stat *st)
+{
+	struct change ch;
+	int err = 0;
+
+	if ((st->mode & S_IFMT) != S_IFREG || (!by_kernel && st->size == 0))
+		return 0;
+	change_begin_fd(a->agent, fd, &ch);
+	if (!by_kernel && ftruncate(fd, 0) < 0)
+		err = -errno;
+	else if (ch.o)
+		object_changed(a->agent, ch.o, 0, INT64_MAX);
+	change_end(a->agent, &ch);
+	return err ? err : stat_at(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, st);
+}
+
 /* Opens the call's path. A descriptor that the caller owns, or -errno. */
 static int64_t open_file(struct actor *a, struct call *c, bool cached, uint32_t flags,
 			 struct sc_stat *st)
@@ -146,7 +168,12 @@ static int64_t open_file(struct actor *a, struct call *c, bool cached, uint32_t 
 				 .path = a->path,
 				 .cached = cached};
 	bool makes = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
-	struct open_how how = {.flags = flags};
+	bool objects = atomic_load(&a->agent->gate.any);
+	bool by_kernel = !objects || (flags & O_ACCMODE) == O_RDONLY;
+	bool truncates = flags & O_TRUNC && !(flags & O_PATH);
+	struct change ch = {0};
+	struct open_how how = {.flags =
+				   truncates && !by_kernel ? flags & ~(uint32_t)O_TRUNC : flags};
 	struct walk_cross x;
 	int fd, err;
 
@@ -154,7 +181,11 @@ static int64_t open_file(struct actor *a, struct call *c, bool cached, uint32_t 
 		return -EAGAIN; /* the kernel has no way to say "unless it blocks" here */
 	if (makes)
 		how.mode = mode_to_create(a, c->s.arg0 >> 32) & 07777;
+	if (truncates)
+		change_begin(a->agent, 0, 0, &ch); /* of we do not know which file: counted */
 	fd = a->path[0] ? walk_open(&from, &how, &x) : reopen_base(c, how);
+	if (truncates)
+		change_end(a->agent, &ch);
 	if (fd == -EXDEV && a->path[0])
 		return tell_cross(c, 1, &x);
 	if (fd < 0)
@@ -162,6 +193,8 @@ static int64_t open_file(struct actor *a, struct call *c, bool cached, uint32_t 
 	err = stat_at(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, st);
 	if (!err)
 		err = accept_file(fd, flags, st);
+	if (!err && truncates && (objects || atomic_load(&a->agent->gate.any)))
+		err = truncate_opened(a, fd, by_kernel, st);
 	if (!err)
 		return fd;
 	close(fd);

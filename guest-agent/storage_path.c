@@ -9,6 +9,7 @@
  *   place    what is made, removed or renamed: one name in an opened directory (walk_place)
  *   name     a base and a single component without slashes, for calls that do not follow links
  */
+#include "objects.h"
 #include "storage_ops.h"
 
 #include <errno.h>
@@ -383,6 +384,7 @@ int64_t work_link(struct actor *a, struct call *c, bool cached)
 int64_t work_truncate(struct actor *a, struct call *c, bool cached)
 {
 	char proc[PROC_PATH];
+	struct change ch;
 	struct target t;
 	int64_t err;
 
@@ -394,7 +396,11 @@ int64_t work_truncate(struct actor *a, struct call *c, bool cached)
 	if (err)
 		return err;
 	proc_path(proc, t.fd);
+	change_begin_fd(a->agent, t.fd, &ch);
 	err = result(t.base ? ftruncate(t.fd, (off_t)c->s.off) : truncate(proc, (off_t)c->s.off));
+	if (!err && ch.o)
+		object_changed(a->agent, ch.o, INT64_MAX, INT64_MAX);
+	change_end(a->agent, &ch);
 	target_close(&t);
 	return err;
 }

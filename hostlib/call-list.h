@@ -137,6 +137,8 @@ SC_CALL(__NR_splice, SC_K_ANY, call_splice)
 
 /* calls_mmap.c */
 SC_CALL(__NR_mmap, SC_K_ANY, call_mmap)
+SC_CALL(__NR_msync, SC_K_ANY, call_msync)
+SC_CALL(__NR_mprotect, SC_K_ANY, call_mprotect)
 
 /* calls_poll.c */
 SC_CALL(__NR_poll, SC_K_ANY, call_poll)

@@ -102,6 +102,9 @@ static inline bool sc_user_range(const void *p, uint64_t len)
 	return start <= top && len <= top - start;
 }
 
+/* In a forked child (calls_mmap.c). */
+void sc_mmap_after_fork_child(void);
+
 /* F_SETFL on a remote file: O_APPEND, O_NONBLOCK, O_DIRECT and O_NOATIME become what `flags` says.
  * 0 or -errno. */
 long sc_set_file_flags(struct sc_thread *t, struct sc_file *f, uint32_t flags);

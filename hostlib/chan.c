@@ -647,6 +647,129 @@ void sc_ticket_put(struct sc_dom *d, uint64_t ticket, int fd)
 		sc_libfd_close(fd);
 }
 
+/* ---- segments and objects ---- */
+
+static long send_with_fd(int sock, const void *msg, size_t len, int fd)
+{
+	union {
+		char room[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = {0};
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)msg, .iov_len = len};
+	struct msghdr m = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = &control,
+			   .msg_controllen = sizeof(control)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+	if (fd < 0)
+		return sc_sys6(__NR_sendto, sock, msg, len, MSG_NOSIGNAL, 0, 0);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	return sc_sys3(__NR_sendmsg, sock, &m, MSG_NOSIGNAL);
+}
+
+/* A message of the broker's, by which it answers with one descriptor or none. */
+union answer {
+	struct sc_attach_hdr h;
+	struct sc_attach_segment segment;
+	struct sc_attach_object object;
+	uint64_t room[SC_ATTACH_MSG_MAX / 8];
+};
+
+/* Asks (u: the request, its header without magic and seq), and waits for the answer (u) of type `type` and the same
+ * length. 0, and in *got a descriptor that is moved out of the way, or -1; or -errno. dom->lock held. */
+static long ask_broker(struct sc_chan *c, union answer *u, int fd, uint32_t type, int *got)
+{
+	struct sc_limit lim;
+	uint32_t len = u->h.len, seq = c->seq++, nfds = 0, base;
+	long n;
+
+	*got = -1;
+	u->h.magic = SC_ATTACH_MAGIC;
+	u->h.seq = seq;
+	if (c->orphan || send_with_fd(c->sock, u, len, fd) < 0) {
+		c->orphan = true;
+		return -EIO;
+	}
+	base = sc_libfd_limit_raise(&lim);
+	n = await_msg(c, type, seq, u, got, 1, &nfds);
+	if (n >= 0 && nfds)
+		*got = sc_libfd_move_raised(*got, base);
+	else
+		*got = -1;
+	sc_libfd_limit_restore(&lim);
+	if (n < 0)
+		return -EIO;
+	if (nfds && *got < 0)
+		return *got;
+	if ((uint32_t)n == len)
+		return 0;
+	sc_libfd_close(*got);
+	return -EIO;
+}
+
+long sc_object_fetch(struct sc_chan *c, uint64_t object, uint32_t rights)
+{
+	union answer u = {.object = {.h = {.type = SC_ATTACH_OBJECT, .len = sizeof(u.object)},
+				     .rights = rights,
+				     .object = object}};
+	long err;
+	int fd;
+
+	sc_mutex_lock(&c->dom->lock);
+	err = ask_broker(c, &u, -1, SC_ATTACH_OBJECT_REP, &fd);
+	sc_mutex_unlock(&c->dom->lock);
+	if (err)
+		return err;
+	if (u.object.status || fd < 0) {
+		sc_libfd_close(fd);
+		return u.object.status > 0 && u.object.status < SC_PAGE ? -(long)u.object.status
+									: -EIO;
+	}
+	return fd;
+}
+
+/* Maps what the broker answered with. */
+static long map_segment(const struct sc_attach_segment *m, int fd, struct sc_segment *out)
+{
+	long base;
+
+	if (m->size < SC_SEGMENT_MIN || m->size > SC_SEGMENT_MAX || fd < 0)
+		return -EIO;
+	base = sc_sys6(__NR_mmap, 0, m->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (base < 0 && base > -(long)SC_PAGE)
+		return base;
+	sc_sys3(__NR_madvise, base, m->size, MADV_DONTFORK);
+	*out = (struct sc_segment){.base = (uint8_t *)base, .size = m->size, .ticket = m->ticket};
+	return 0;
+}
+
+long sc_segment_get(struct sc_thread *t, struct sc_dom *d, int ticket_fd, uint64_t size,
+		    struct sc_segment *out)
+{
+	union answer u = {
+	    .segment = {.h = {.type = SC_ATTACH_SEGMENT, .len = sizeof(u.segment)}, .size = size}};
+	struct sc_chan *c;
+	long err = sc_dom_attach(t, d);
+	int fd = -1;
+
+	if (err)
+		return err;
+	sc_mutex_lock(&d->lock);
+	c = sc_chan_of(t, d);
+	err = c ? ask_broker(c, &u, ticket_fd, SC_ATTACH_SEGMENT_REP, &fd) : -EIO;
+	sc_mutex_unlock(&d->lock);
+	if (!err && u.segment.status)
+		err = u.segment.status < SC_PAGE ? -(long)u.segment.status : -EIO;
+	if (!err)
+		err = map_segment(&u.segment, fd, out);
+	sc_libfd_close(fd);
+	return err;
+}
+
 /* ---- device numbers ---- */
 
 /* FNV-1a. */

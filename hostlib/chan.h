@@ -169,6 +169,24 @@ long sc_ticket_get(struct sc_thread *t, struct sc_dom *d, uint64_t *ticket, int 
 /* Gives back a ticket that names no file (any more). */
 void sc_ticket_put(struct sc_dom *d, uint64_t ticket, int fd);
 
+/* A ticket's segment (attach.h), mapped. */
+struct sc_segment {
+	uint8_t *base; /* hostile; excluded from fork */
+	uint64_t size; /* bytes */
+	uint64_t ticket;
+};
+
+/*
+ * Has the segment of the ticket at `ticket_fd` mapped; with a size (a power of two, SC_SEGMENT_MIN..MAX) makes it if there
+ * is none. 0 or -errno as sc_attach_segment says; sc_unmap(base, size) lets go.
+ */
+long sc_segment_get(struct sc_thread *t, struct sc_dom *d, int ticket_fd, uint64_t size,
+		    struct sc_segment *out);
+
+/* Fetches a file object that this channel's session was granted (SC_OP_MAP). A descriptor of the library's, to be closed
+ * by sc_libfd_close(), or -errno. */
+long sc_object_fetch(struct sc_chan *c, uint64_t object, uint32_t rights);
+
 /*
  * The library's own descriptors (spare tickets, sockets, eventfds). sc_libfd_move() puts descriptor `fd` to a number out
  * of the program's way with CLOEXEC set, registers it, closes `fd`; returns the new number or -errno (fd closed then).

@@ -216,6 +216,8 @@ static enum sc_spin_class spin_class(const struct sc_slot *s)
 	case SC_OP_SYNCALL:
 	case SC_OP_FLOCK:
 	case SC_OP_LOCK:
+	case SC_OP_MAP:
+	case SC_OP_MSYNC:
 		return SC_SPIN_SLOW;
 	default:
 		return SC_SPIN_META;

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "calls.h"
 #include "chan-priv.h"
 #include "dispatch.h"
 #include "exec.h"
@@ -295,6 +296,7 @@ void sc_serve_after_fork_child(struct sc_thread *t)
 	sc_mutex_reset(&p->fd_lock);
 	sc_mutex_reset(&serve_lock);
 	sc_mutex_reset(&random_lock);
+	sc_mmap_after_fork_child();
 	memset(random_pool, 0, sizeof(random_pool));
 	random_left = 0;
 	sc_fdtab_after_fork(p);

@@ -30,6 +30,7 @@ union client_msg {
 	struct sc_attach_claim claim;
 	struct sc_attach_name name;
 	struct sc_attach_segment segment;
+	struct sc_attach_object object;
 	unsigned char bytes[SC_ATTACH_MSG_MAX];
 };
 
@@ -395,6 +396,10 @@ static const char *bad_message(const struct client *c, const union client_msg *m
 		if (len != sizeof(struct sc_attach_segment) || nfds != 1)
 			return "malformed request for a segment";
 		return live ? NULL : "request for a segment without a session";
+	case SC_ATTACH_OBJECT:
+		if (len != sizeof(struct sc_attach_object) || nfds)
+			return "malformed request for an object";
+		return live ? NULL : "request for an object without a session";
 	default:
 		return "unknown message";
 	}
@@ -419,6 +424,9 @@ static void on_message(struct client *c, const union client_msg *msg, size_t len
 		break;
 	case SC_ATTACH_CLAIM:
 		on_claim(c, msg->h.seq, fds, nfds);
+		break;
+	case SC_ATTACH_OBJECT:
+		object_fetch(c, &msg->object);
 		break;
 	case SC_ATTACH_SEGMENT:
 		segment_request(c, &msg->segment, fds[0]);

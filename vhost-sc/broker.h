@@ -8,6 +8,7 @@
  *   attach.c     processes: attach.sock; asks session.c for channels and ticket.c for tickets
  *   session.c    window slots: channels made ahead, sessions from attach to detach
  *   segment.c    memory beside the channels, which belongs to tickets
+ *   object.c     memory that stands for mapped files
  *   process.c    host processes: numbers, and their end through a pidfd
  *   ticket.c     tickets: numbers, and the hang-up of the last copy
  *   hangup.c     the one place where ends are looked for, so that they can be swept (SC_MSG_SYNC)
@@ -35,6 +36,7 @@
 #include "domain.h"
 #include "hangup.h"
 #include "loop.h"
+#include "object.h"
 #include "process.h"
 #include "reexec.h"
 #include "segment.h"
@@ -56,6 +58,7 @@ struct broker {
 	struct processes procs;
 	struct tickets tickets;
 	struct segments segments;
+	struct objects objects;
 	struct domain dom;
 	struct clients clients;
 	struct ctl ctl;

@@ -155,6 +155,8 @@ void ctl_status(struct broker *b, struct json *j)
 	json_u64(j, "attaches_refused", b->clients.refused);
 	json_u64(j, "connections", b->clients.count);
 	json_u64(j, "processes", b->procs.used);
+	json_u64(j, "objects", b->objects.used);
+	json_u64(j, "object_bytes", b->objects.bytes);
 	json_u64(j, "segments", b->segments.used);
 	json_u64(j, "segment_bytes", b->segments.bytes);
 	json_u64(j, "tickets", b->tickets.used);

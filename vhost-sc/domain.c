@@ -91,6 +91,7 @@ static void end_incarnation(struct broker *b)
 	log_info("incarnation %u is over: %s", d->incarnation, d->why);
 	d->incarnation = 0;
 	d->ready_since = 0;
+	object_agent_gone(b);
 	segment_agent_gone(b);
 	session_agent_gone(b);
 }
@@ -348,6 +349,8 @@ static bool length_ok(uint16_t type, size_t len)
 	case SC_MSG_SYNC:
 	case SC_MSG_BYE:
 		return len == sizeof(struct sc_msg_hdr);
+	case SC_MSG_OBJECT:
+		return len == sizeof(struct sc_msg_object);
 	case SC_MSG_SEGMENT_TAKEN:
 	case SC_MSG_SEGMENT_ENDED:
 		return len == sizeof(struct sc_msg_segment_status);
@@ -392,6 +395,9 @@ void domain_message(struct broker *b, const union agent_msg *msg, size_t len)
 		break;
 	case SC_MSG_BYE:
 		on_bye(b);
+		break;
+	case SC_MSG_OBJECT:
+		object_message(b, &msg->object);
 		break;
 	case SC_MSG_SEGMENT_TAKEN:
 		segment_taken(b, msg->segment.number, to_errno(msg->segment.status));

@@ -29,6 +29,7 @@ union agent_msg {
 	struct sc_msg_status status;
 	struct sc_msg_log log;
 	struct sc_msg_segment_status segment;
+	struct sc_msg_object object;
 	unsigned char bytes[SC_MSG_MAX];
 };
 

@@ -606,6 +606,8 @@ static int start(struct broker *b)
 	if (!err)
 		err = hangup_init(b);
 	if (!err)
+		err = object_init(b);
+	if (!err)
 		err = session_init(b);
 	if (err)
 		return err;
@@ -620,6 +622,7 @@ static int start(struct broker *b)
 			  strerror(-err));
 		return err;
 	}
+	object_look_all(b);
 	log_info("took over from the broker before: %u sessions, %u tickets", b->sessions.live,
 		 b->tickets.used);
 	session_fill_pool(b);
@@ -649,6 +652,7 @@ static void finish(struct broker *b)
 	b->tr->close(b);
 	session_close_all(b);
 	segment_close_all(b);
+	object_close_all(b);
 	ticket_close_all(b);
 	process_close_all(b);
 	domain_close(b);

@@ -62,6 +62,7 @@ static int save(const struct broker *b, struct blob_out *out)
 	process_save(b, out);
 	session_save(b, out);
 	segment_save(b, out);
+	object_save(b, out);
 	client_save(b, out);
 	ticket_save(b, out);
 	domain_save(b, out);
@@ -171,6 +172,8 @@ static int load(struct broker *b, struct blob_in *in)
 		err = session_load(b, in);
 	if (!err)
 		err = segment_load(b, in);
+	if (!err)
+		err = object_load(b, in);
 	if (!err)
 		err = client_load(b, in);
 	if (!err)

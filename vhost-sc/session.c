@@ -326,6 +326,7 @@ void session_end(struct broker *b, struct slot *s)
 	if (s->state != SLOT_ATTACHING && s->state != SLOT_LIVE)
 		return;
 	b->sessions.live--;
+	object_session_gone(b, s->session);
 	process_leave(b, s->process);
 	if (s->client)
 		s->client->slot = NULL;

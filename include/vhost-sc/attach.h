@@ -20,6 +20,13 @@
  * holds the ticket (through fork, exec, SCM_RIGHTS): each asks with SC_ATTACH_SEGMENT and the ticket's descriptor, and gets
  * the memfd. When the ticket's last copy is closed, anywhere, the agent lets go of it and it is freed. The memfd is sealed
  * against any change of size.
+ *
+ * File objects. The memory that stands for a file which is mapped somewhere: a memfd as long as the file, shared by all who
+ * map it. Only the agent decides who gets one (SC_OP_MAP: it checks the open file's rights); the process then fetches it
+ * with SC_ATTACH_OBJECT, once per SC_OP_MAP, maps it and closes the descriptor. Nothing else holds it: the broker sees by
+ * the file's own counts when the last descriptor and the last mapping of it are gone, anywhere and in whatever way. Who may
+ * write to the file may do with the memfd what he could do with the file, shrink it included; who may only read gets a
+ * descriptor that can only be read.
  */
 #ifndef VHOST_SC_ATTACH_H
 #define VHOST_SC_ATTACH_H
@@ -53,6 +60,9 @@ enum sc_attach_type {
 	    9, /* struct sc_attach_segment with one fd, a ticket: makes the ticket's segment, or asks for it */
 	SC_ATTACH_SEGMENT_REP =
 	    10, /* struct sc_attach_segment; on success fd: the segment's memfd */
+	SC_ATTACH_OBJECT =
+	    11, /* struct sc_attach_object: fetches an object that the agent has granted */
+	SC_ATTACH_OBJECT_REP = 12, /* struct sc_attach_object; on success fd: the object's memfd */
 };
 
 struct sc_attach_hdr {
@@ -155,6 +165,17 @@ struct sc_attach_segment {
 	 * answered with, whatever its size); 0: do not make one. In the reply: its size */
 	uint64_t size;
 	uint64_t ticket; /* in the reply: the ticket's number */
+};
+
+#define SC_OBJECT_READ	1u
+#define SC_OBJECT_WRITE 2u
+
+struct sc_attach_object {
+	struct sc_attach_hdr h;
+	/* In the reply: 0 or errno. EACCES: not granted to this session (any more); EMFILE */
+	uint32_t status;
+	uint32_t rights; /* SC_OBJECT_READ, or with SC_OBJECT_WRITE; not more than was granted */
+	uint64_t object; /* its number, from SC_OP_MAP */
 };
 
 #define SC_ATTACH_MSG_MAX 4096

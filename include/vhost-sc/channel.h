@@ -48,7 +48,8 @@
 
 /* Feature bits, offered by the broker (what agent and broker can), accepted by the process. */
 #define SC_F_SEGMENTS (1ull << 0) /* shared segments: SC_ATTACH_SEGMENT, SC_MSG_SEGMENT */
-#define SC_FEATURES   SC_F_SEGMENTS
+#define SC_F_OBJECTS  (1ull << 1) /* file objects: SC_OP_MAP, SC_ATTACH_OBJECT, SC_MSG_OBJECT */
+#define SC_FEATURES   (SC_F_SEGMENTS | SC_F_OBJECTS)
 
 #define SC_LINE		   64u
 #define SC_PAGE		   4096u

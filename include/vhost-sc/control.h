@@ -36,6 +36,8 @@ enum sc_msg_type {
 	SC_MSG_SEGMENT_TAKEN = 8,
 	/* struct sc_msg_segment_status: answer to SEGMENT_END: no access after this */
 	SC_MSG_SEGMENT_ENDED = 9,
+	SC_MSG_OBJECT =
+	    10, /* struct sc_msg_object: a request about a file object; answered by OBJECT_DONE */
 
 	/* broker to agent */
 	/* struct sc_msg_start: answer to HELLO. Loopback: carries the state region's memfd */
@@ -58,6 +60,8 @@ enum sc_msg_type {
 	SC_MSG_SEGMENT = 42,
 	/* struct sc_msg_segment_status: its ticket is gone (RELEASE was sent before): let go of it */
 	SC_MSG_SEGMENT_END = 43,
+	SC_MSG_OBJECT_DONE = 44, /* struct sc_msg_object_done: answer to OBJECT */
+	SC_MSG_OBJECT_IDLE = 45, /* struct sc_msg_object_idle: nobody holds or maps it any more */
 };
 
 struct sc_msg_hdr {
@@ -166,6 +170,54 @@ struct sc_msg_segment_status {
 	struct sc_msg_hdr h;
 	int32_t status; /* 0 or -errno */
 	uint32_t number;
+};
+
+/*
+ * File objects (attach.h). The broker owns the memory and moves data for the agent between an object and the agent's own
+ * segment: an object can be shrunk by those who may write to the file, so it must not be mapped where a fault would
+ * be the VM's end; and plain reads and writes of a memfd have no faults.
+ */
+enum sc_object_op {
+	/* A new object `object` (the agent's number; not 0) of `len` bytes, all zero. `session`: at whose user's expense.
+	 * res: 0, -ENOMEM (limits), -EEXIST */
+	SC_OBJECT_NEW = 1,
+	/* [off, off + len) of the object to the own segment at `buf`. With `arg` 1 leading holes are skipped: `off` in the
+	 * answer tells where the data begins. res: bytes, short at the end; 0: nothing (any more) */
+	SC_OBJECT_GET = 2,
+	/* From the own segment at `buf`; never beyond the size that the agent gave it. res: bytes */
+	SC_OBJECT_PUT = 3,
+	SC_OBJECT_RESIZE = 4, /* to `len` bytes. res: 0, -ENOMEM */
+	SC_OBJECT_ZERO = 5,   /* [off, off + len) becomes a hole. res: 0 */
+	/* `session` may fetch it once, with rights `arg`. res: how many grants it has had, this one included */
+	SC_OBJECT_GRANT = 6,
+	/* Forget it, if it has had exactly `arg` grants and nobody holds it. res: 0, -EBUSY */
+	SC_OBJECT_DROP = 7,
+};
+
+#define SC_OBJECT_IO_MAX (256u << 10) /* bytes that one GET or PUT moves at most */
+
+struct sc_msg_object {
+	struct sc_msg_hdr h;
+	uint32_t op; /* enum sc_object_op */
+	uint32_t session;
+	uint64_t object;
+	uint64_t off;
+	uint64_t len;
+	uint64_t arg;
+	uint32_t buf; /* offset in the own segment */
+	uint32_t reserved;
+};
+
+struct sc_msg_object_done {
+	struct sc_msg_hdr h; /* seq: the request's */
+	int64_t res;	     /* >= 0 or -errno */
+	uint64_t off;
+};
+
+struct sc_msg_object_idle {
+	struct sc_msg_hdr h;
+	uint64_t object;
+	uint64_t grants; /* that it has had by now */
 };
 
 /*

@@ -133,6 +133,17 @@ enum sc_op {
 	SC_OP_IOCTL = 38,
 	SC_OP_SYNCALL = 39, /* sync(2) for the domain */
 
+	/* Maps a file: handle (open for reading; with SC_OBJECT_WRITE: for writing, too); arg0 = SC_OBJECT_READ or with
+	 * SC_OBJECT_WRITE (attach.h); buf2/len2 out: struct sc_map. The file's object exists then, and this session may fetch
+	 * it once with these rights (SC_ATTACH_OBJECT). EACCES; ENODEV: the domain has no objects, or the file cannot be one;
+	 * ENOMEM: limits. */
+	SC_OP_MAP = 40,
+	/* The same with SC_OBJECT_WRITE for an object that the process has mapped already, whatever became of the handle:
+	 * arg1 = object, arg2 = its token. EACCES: wrong token; ESTALE: no such object (any more). */
+	SC_OP_MAP_WRITE = 41,
+	/* msync: arg1 = object; off, arg0 = range in the file. What was stored there is on the disk afterwards. ESTALE. */
+	SC_OP_MSYNC = 42,
+
 	SC_OP_STORAGE_END,
 
 	/* 64..127: sockets: net.h */
@@ -193,6 +204,14 @@ struct sc_stat {
 	uint32_t dio_offset_align;
 };
 static_assert(sizeof(struct sc_stat) == 144, "wire");
+
+/* What SC_OP_MAP answers. */
+struct sc_map {
+	uint64_t object;
+	uint64_t token; /* proves the right to write; 0: the handle does not give it */
+	uint64_t size;	/* of the file, bytes */
+};
+static_assert(sizeof(struct sc_map) == 24, "wire");
 
 struct sc_times {
 	int64_t atime_sec;

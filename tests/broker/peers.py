@@ -22,7 +22,8 @@ BROKER = os.environ.get("VHOST_SCD", "vhost-scd")
 
 # attach.h
 MAGIC = 0x31415343
-REQ, REP, TICKETS, TICKETS_REP, CLAIM, CLAIM_REP, NAME, EVENT, SEGMENT_REQ, SEGMENT_REP = range(1, 11)
+(REQ, REP, TICKETS, TICKETS_REP, CLAIM, CLAIM_REP, NAME, EVENT, SEGMENT_REQ, SEGMENT_REP, OBJECT_REQ,
+ OBJECT_REP) = range(1, 13)
 OK, DENIED, VERSION, DOWN, STARTING, FULL, LIMIT, ROLE, GROUPS, ERROR = range(10)
 ATTACH_HDR = struct.Struct("<IHHII")
 ATTACH_REQ = struct.Struct("<IIQIIII")
@@ -31,18 +32,20 @@ TICKETS_MSG = struct.Struct("<II32Q")
 TICKET_NAME = struct.Struct("<QQQII")
 EVENT_MSG = struct.Struct("<II")
 SEGMENT_BODY = struct.Struct("<IIQQ")
-F_SEGMENTS = 1
+OBJECT_BODY = struct.Struct("<IIQ")
+F_SEGMENTS, F_OBJECTS = 1, 2
 
 # control.h
-HELLO, ATTACHED, DETACHED, LOG, QUIESCED, SYNC, BYE, SEGMENT_TAKEN, SEGMENT_ENDED = range(1, 10)
+HELLO, ATTACHED, DETACHED, LOG, QUIESCED, SYNC, BYE, SEGMENT_TAKEN, SEGMENT_ENDED, OBJECT = range(1, 11)
 (START, REFUSE, ATTACH, DETACH, RELEASE, QUIESCE, SHUTDOWN, SYNCED, PROC_EXIT, SEGMENT,
- SEGMENT_END) = range(33, 44)
+ SEGMENT_END, OBJECT_DONE, OBJECT_IDLE) = range(33, 46)
 MSG_HDR = struct.Struct("<HHIII")
 MSG_HELLO = struct.Struct("<IIQIIQ64s64s1024s")
 MSG_START = struct.Struct("<IIQQII")
 MSG_ATTACH = struct.Struct("<8IIIIIIIQ256I")
 MSG_RELEASE = struct.Struct("<II256Q")
 MSG_SEGMENT = struct.Struct("<IIQQQ")
+MSG_OBJECT = struct.Struct("<IIQQQQII")
 
 CHANNELS = 8
 SLOT_SIZE = 1 << 20
@@ -354,6 +357,14 @@ class Client:
         status, _, size, ticket = SEGMENT_BODY.unpack(body)
         assert len(fds) == (0 if status else 1)
         return status, size, ticket, fds[0] if fds else None
+
+    def fetch_object(self, number, rights):
+        """(errno, fd or None)"""
+        self.send(OBJECT_REQ, OBJECT_BODY.pack(0, rights, number))
+        body, fds = self.recv(OBJECT_REP)
+        status = OBJECT_BODY.unpack(body)[0]
+        assert len(fds) == (0 if status else 1)
+        return status, fds[0] if fds else None
 
     def event(self, timeout=TIMEOUT):
         body, fds = self.recv(EVENT, timeout)

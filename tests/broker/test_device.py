@@ -13,6 +13,7 @@ import time
 import unittest
 
 import frontend
+import objects
 import peers
 import segments
 from frontend import FrontEnd, GPA, Guest, MEMORY, UVA
@@ -45,6 +46,14 @@ class Case(unittest.TestCase):
         c, ch = attach_pair(self.broker, guest, **kw)
         self.addCleanup(c.close)
         return c, ch
+
+
+class Objects(objects.ObjectTests, Case):
+    agent = Case.guest
+
+    def agent_anew(self, old):
+        old.reset()
+        old.start()
 
 
 class Segments(segments.SegmentTests, Case):

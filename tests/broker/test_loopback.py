@@ -14,6 +14,7 @@ import threading
 import time
 import unittest
 
+import objects
 import peers
 import segments
 from peers import Agent, Broker, Client, Closed, attach_pair, wait_for
@@ -98,6 +99,11 @@ class AbsentNode(Case):
         c, _ = self.pair(self.agent())
         self.assertEqual(memory_policy(c.fds[0]), "default")
         self.assertIn("NUMA node 999", self.broker.read_log())
+
+
+class Objects(objects.ObjectTests, Case):
+    def agent_anew(self, old):
+        old.close()
 
 
 class Segments(segments.SegmentTests, Case):

@@ -4,7 +4,8 @@
  *
  * Each process keeps one file and, in memory, the bytes it must hold. It picks operations at random
  * from a seed (write, append, read by every call there is, truncate, punch, seek, reopen, rename,
- * link and unlink, stat, sync, private mapping), applies them to both, and compares. The first
+ * link and unlink, stat, sync, private mapping, stores into and looks at a shared mapping that stays
+ * through all that), applies them to both, and compares. The first
  * difference is printed with the operations that led to it, and the exit status is 1. With
  * --processes N, N processes work side by side in one directory, each on a file of its own.
  *
@@ -39,6 +40,7 @@ struct fsx {
 	int fd;
 	char path[2][4096]; /* the two names the file moves between */
 	int name;	    /* which one it has now */
+	uint8_t *shared;    /* a mapping of max bytes, or NULL */
 	unsigned long op;   /* operations done */
 	char log[LOG_LINES][96];
 };
@@ -347,13 +349,63 @@ static void op_map(struct fsx *f)
 	must(f, munmap(m, f->size) == 0, "munmap");
 }
 
+/* Makes the shared mapping, or ends it. Its descriptor does not stay. */
+static void op_share(struct fsx *f)
+{
+	int fd;
+
+	note(f, f->shared ? "end of the shared mapping" : "shared mapping");
+	if (f->shared) {
+		must(f, munmap(f->shared, f->max) == 0, "munmap");
+		f->shared = NULL;
+		return;
+	}
+	fd = open(f->path[f->name], O_RDWR);
+	must(f, fd >= 0, "open");
+	f->shared = mmap(NULL, f->max, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	must(f, f->shared != MAP_FAILED, "mmap");
+	must(f, close(fd) == 0, "close");
+}
+
+static void op_store(struct fsx *f)
+{
+	size_t off = below(f, f->size), len = some_len(f, f->size - off);
+
+	if (!f->shared)
+		return;
+	fill(f, len);
+	note(f, "store %zu+%zu", off, len);
+	memcpy(f->shared + off, f->scratch, len);
+	model_write(f, off, len);
+}
+
+static void op_look(struct fsx *f)
+{
+	if (!f->shared)
+		return;
+	note(f, "look at the shared mapping, %zu", f->size);
+	compare(f, f->shared, 0, f->size, "shared mapping");
+}
+
+static void op_msync(struct fsx *f)
+{
+	size_t off = below(f, f->size) & ~(size_t)4095;
+
+	if (!f->shared)
+		return;
+	note(f, "msync from %zu", off);
+	must(f, msync(f->shared + off, f->max - off, rnd(f) & 1 ? MS_SYNC : MS_ASYNC) == 0,
+	     "msync");
+}
+
 static const struct {
 	void (*run)(struct fsx *);
 	unsigned weight;
 } ops[] = {
-    {op_pwrite, 8},   {op_write, 6}, {op_writev, 4}, {op_pread, 10}, {op_read, 8},   {op_readv, 4},
-    {op_truncate, 2}, {op_punch, 2}, {op_seek, 6},   {op_reopen, 2}, {op_append, 2}, {op_rename, 1},
-    {op_link, 1},     {op_stat, 3},  {op_sync, 1},   {op_map, 1},
+    {op_pwrite, 8}, {op_write, 6},    {op_writev, 4}, {op_pread, 10}, {op_read, 8},
+    {op_readv, 4},  {op_truncate, 2}, {op_punch, 2},  {op_seek, 6},   {op_reopen, 2},
+    {op_append, 2}, {op_rename, 1},   {op_link, 1},   {op_stat, 3},   {op_sync, 1},
+    {op_map, 1},    {op_share, 1},    {op_store, 8},  {op_look, 4},   {op_msync, 1},
 };
 
 static void step(struct fsx *f)

@@ -53,6 +53,7 @@ struct object {
 	bool dead;     /* out of the table */
 	bool stored;   /* somebody may store, or might have */
 	bool writable; /* fd is */
+	bool borrowed; /* fd shares its position and flags with a caller's */
 	int fd;	       /* of our own */
 	uint64_t size; /* the object's, bytes */
 	uint64_t grants;
@@ -619,12 +620,12 @@ void object_written(struct agent *agent, struct object *o, const void *from, siz
 /* The next range of data of the file at or after *from: [*from, *to). False: none. */
 static bool next_data(const struct object *o, uint64_t *from, uint64_t *to)
 {
-	off_t data = lseek(o->fd, (off_t)*from, SEEK_DATA);
+	off_t data = o->borrowed ? -1 : lseek(o->fd, (off_t)*from, SEEK_DATA);
 	off_t hole;
 
-	if (data < 0 && errno == ENXIO)
+	if (data < 0 && !o->borrowed && errno == ENXIO)
 		return false;
-	if (data < 0) { /* a file system that does not know */
+	if (data < 0) { /* a file system that does not know, or a position that must not be moved */
 		*to = file_size(o);
 		return *from < *to;
 	}
@@ -705,6 +706,8 @@ int object_flush(struct agent *agent, struct object *o, uint64_t from, uint64_t 
 
 	if (!o->stored)
 		return 0;
+	if (o->borrowed && fcntl(o->fd, F_GETFL) & O_APPEND)
+		return -EACCES; /* every write would go to the end */
 	file = malloc(SC_OBJECT_IO_MAX);
 	if (!file)
 		return -ENOMEM;
@@ -733,8 +736,9 @@ int object_flush(struct agent *agent, struct object *o, uint64_t from, uint64_t 
 
 /* ---- mapping ---- */
 
-/* Opens the handle's file for us: for writing, if the handle is. The thread wears the agent's own rights. */
-static int open_own(const struct handle *h, bool write)
+/* Opens the handle's file for us: for writing, if the handle is. The thread wears the agent's own rights. *borrowed: the
+ * position is the handle's. */
+static int open_own(const struct handle *h, bool write, bool *borrowed)
 {
 	struct open_how how = {.flags = (write ? O_RDWR : O_RDONLY) | O_CLOEXEC};
 	int fd = walk_reopen(h->fd, &how);
@@ -747,6 +751,7 @@ static int open_own(const struct handle *h, bool write)
 	if (fl < 0 || fl & (O_APPEND | O_DIRECT))
 		return fd;
 	fd = fcntl(h->fd, F_DUPFD_CLOEXEC, 0);
+	*borrowed = fd >= 0;
 	return fd < 0 ? -errno : fd;
 }
 
@@ -756,12 +761,12 @@ static int make(struct agent *agent, struct object *o, const struct handle *h, u
 {
 	int64_t res;
 
-	o->fd = open_own(h, write);
+	o->fd = open_own(h, write, &o->borrowed);
 	if (o->fd < 0)
 		return o->fd;
 	o->writable = write;
 	if (!settle(agent, o))
-		return -EBUSY;
+		return -ENOMEM; /* a change of it that does not end: no better time will come */
 	o->size = file_size(o);
 	res = order(agent, o, SC_OBJECT_NEW, 0, o->size, 0, session);
 	if (res)
@@ -778,7 +783,8 @@ static int make(struct agent *agent, struct object *o, const struct handle *h, u
 /* Takes a descriptor for writing from a handle that has one; with the lock held. 0 or -errno. */
 static int make_writable(struct object *o, const struct handle *h)
 {
-	int fd = o->writable ? -1 : open_own(h, true);
+	bool borrowed = false;
+	int fd = o->writable ? -1 : open_own(h, true, &borrowed);
 
 	if (o->writable)
 		return 0;
@@ -786,6 +792,7 @@ static int make_writable(struct object *o, const struct handle *h)
 		return fd;
 	close(o->fd);
 	o->fd = fd;
+	o->borrowed = borrowed;
 	o->writable = true;
 	return 0;
 }
@@ -879,6 +886,8 @@ int64_t work_map(struct actor *a, struct call *c, bool cached)
 		res = allow_stores(agent, o);
 	if (!res)
 		res = grant(agent, o, session, c->s.arg0);
+	if (res && !o->grants && order(agent, o, SC_OBJECT_DROP, 0, 0, 0, 0) != -EBUSY)
+		drop(agent, o); /* nobody will ever tell that it is idle */
 	out = (struct sc_map){
 	    .object = o->number, .token = may_write ? o->token : 0, .size = o->size};
 	object_leave(agent, o);

@@ -11,6 +11,7 @@ test sends or reads is laid out here by the headers in include/vhost-sc/; nothin
         h = ch.open(root, "file", os.O_RDWR | os.O_CREAT, 0o644)
         ch.write(h, b"text", off=0)
 """
+import errno
 import fcntl
 import mmap
 import os
@@ -28,13 +29,13 @@ LANE_BUF = 64 * 1024
 PATH_BUF = 4096
 MSG_MAX = 4096
 
-HELLO, ATTACHED, DETACHED, LOG, QUIESCED, SYNC, BYE, SEGMENT_TAKEN, SEGMENT_ENDED = range(1, 10)
+HELLO, ATTACHED, DETACHED, LOG, QUIESCED, SYNC, BYE, SEGMENT_TAKEN, SEGMENT_ENDED, OBJECT = range(1, 11)
 (START, REFUSE, ATTACH, DETACH, RELEASE, QUIESCE, SHUTDOWN, SYNCED, PROC_EXIT, SEGMENT,
- SEGMENT_END) = range(33, 44)
+ SEGMENT_END, OBJECT_DONE, OBJECT_IDLE) = range(33, 46)
 
 OPS = """NOP ROOT OPEN CLOSE GRANT READ WRITE SEEK READDIR STAT ACCESS READLINK MKDIR MKNOD UNLINK SYMLINK RENAME LINK
 TRUNCATE CHMOD CHOWN UTIMENS GETXATTR SETXATTR LISTXATTR REMOVEXATTR STATFS FALLOCATE SYNC FADVISE SETFL GETFL FLOCK
-LOCK UNLOCK_ALL CANCEL COPY GETPATH IOCTL SYNCALL""".split()
+LOCK UNLOCK_ALL CANCEL COPY GETPATH IOCTL SYNCALL MAP MAP_WRITE MSYNC""".split()
 OP = {name: i for i, name in enumerate(OPS)}
 OP.update({name: 64 + i for i, name in enumerate(
     "NET_ATTACH NET_SEGMENT SOCKET BIND LISTEN CONNECT ADOPT SHUTDOWN SETSOCKOPT GETSOCKOPT NET_SOCKETS".split())})
@@ -55,6 +56,10 @@ assert struct.calcsize(STAT_FMT) == 144
 class Stat:
     def __init__(self, data):
         self.__dict__.update(zip(STAT_FIELDS, struct.unpack(STAT_FMT, data)))
+
+
+OBJ_NEW, OBJ_GET, OBJ_PUT, OBJ_RESIZE, OBJ_ZERO, OBJ_GRANT, OBJ_DROP = range(1, 8)
+OWN_SEGMENT = 1 << 20
 
 
 class Lost(Exception):
@@ -100,6 +105,8 @@ class Call:
             spins += 1
             if spins > 2000:
                 time.sleep(0.0002)
+            if self.ch.agent.own:
+                self.ch.agent.pump(0)  # the agent may be waiting for us
             if time.monotonic() > end:
                 raise Lost("no completion for tag %d of lane %d" % (self.tag, self.lane))
         return self.res
@@ -313,6 +320,10 @@ class Agent:
         self.seq = 0
         self.slots = {}
         self.sessions = 0
+        self.own = None  # the agent's own segment
+        self.objects = {}  # number: [bytes, grants]
+        self.object_requests = []
+        self.object_faults = {}  # op: what to answer instead
         self.dir = tempfile.mkdtemp(prefix="sc-agent-test.")
         self.proc = None
 
@@ -405,6 +416,10 @@ class Agent:
             typ, _, _, seq, slot = struct.unpack_from("<HHIII", data)
             if typ == SYNC and self.auto_sync:
                 self.send(SYNCED, seq=seq)
+            if typ == OBJECT:
+                self.on_object(seq, data[16:])
+                timeout = 0
+                continue
             self.messages.append((typ, seq, slot, data[16:]))
             timeout = 0
 
@@ -420,6 +435,61 @@ class Agent:
             if self.proc.poll() is not None and not select.select([self.sock], [], [], 0)[0]:
                 raise Lost("the agent is gone, status %d" % self.proc.returncode)
             self.pump(0.05)
+
+    # file objects, as a broker keeps them
+
+    def serve_objects(self):
+        """Gives the agent its own segment; from then on objects are served whenever messages are received."""
+        fd = memfd("own", OWN_SEGMENT)
+        self.own = mmap.mmap(fd, OWN_SEGMENT)
+        self.send(SEGMENT, struct.pack("<IIQQQ", 1, 0, 0, 0, OWN_SEGMENT), fds=[fd])
+        os.close(fd)
+        assert struct.unpack("<iI", self.expect(SEGMENT_TAKEN)[3])[0] == 0
+
+    def on_object(self, seq, body):
+        op, session, number, off, length, arg, buf, _ = struct.unpack("<IIQQQQII", body)
+        self.object_requests.append((op, session, number, off, length, arg))
+        res, off = self.object_result(op, number, off, length, arg, buf)
+        self.send(OBJECT_DONE, struct.pack("<qQ", res, off), seq=seq)
+
+    def object_result(self, op, number, off, length, arg, buf):
+        if op in self.object_faults:
+            return self.object_faults[op], off
+        if op == OBJ_NEW:
+            self.objects[number] = [bytearray(length), 0]
+            return 0, off
+        o = self.objects.get(number)
+        if o is None:
+            return -errno.ENOENT, off
+        mem = o[0]
+        if op == OBJ_GET:
+            data = bytes(mem[off:off + length])
+            self.own[buf:buf + len(data)] = data
+            return len(data), off
+        if op == OBJ_PUT:
+            assert off + length <= len(mem)
+            mem[off:off + length] = self.own[buf:buf + length]
+            return length, off
+        if op == OBJ_RESIZE:
+            mem[:] = mem[:length] + bytes(max(0, length - len(mem)))
+            return 0, off
+        if op == OBJ_ZERO:
+            mem[off:off + length] = bytes(length)
+            return 0, off
+        if op == OBJ_GRANT:
+            o[1] += 1
+            return o[1], off
+        del self.objects[number]
+        return 0, off
+
+    def idle(self, number):
+        """Nobody maps the object any more; waits until the agent has dropped it."""
+        self.send(OBJECT_IDLE, struct.pack("<QQ", number, self.objects[number][1]))
+        end = time.monotonic() + 10
+        while number in self.objects:
+            self.pump(0.05)
+            if time.monotonic() > end:
+                raise Lost("the agent keeps the object")
 
     # sessions
 

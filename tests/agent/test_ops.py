@@ -13,7 +13,7 @@ import time
 import unittest
 
 from harness import (Agent, AT_EMPTY_PATH, AT_SYMLINK_FOLLOW, BYE, CROSS_ABS, F_CURPOS, F_CURPOS2, LANE_BUF, Lost,
-                     QUIESCE, QUIESCED, SEGMENT, SEGMENT_END, SEGMENT_ENDED, SEGMENT_TAKEN, SHUTDOWN, memfd)
+                     OBJ_GET, OBJ_GRANT, OBJ_NEW, OBJ_PUT, OBJ_RESIZE, OBJECT_IDLE, QUIESCE, QUIESCED, SEGMENT, SEGMENT_END, SEGMENT_ENDED, SEGMENT_TAKEN, SHUTDOWN, memfd)
 
 SYNC_FULL, SYNC_DATA, SYNC_RANGE, SYNC_FS = 1, 2, 3, 4
 FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR, FIONREAD, TCGETS = 0x80086601, 0x801c581f, 0x541b, 0x5401
@@ -85,6 +85,119 @@ class Segments(Base):
         self.err(self.announce(0, 1 << 16), "EINVAL")
         self.assertEqual(self.mapped(), 0)
         self.assertEqual(self.ch.call("NOP", arg0=1), 1)
+
+
+class Objects(Base):
+    """Files that are mapped: the agent's side, with a broker that does as it is told here."""
+
+    R, W = 1, 3
+
+    def setUp(self):
+        super().setUp()
+        self.agent.serve_objects()
+
+    def map(self, h, rights, ch=None):
+        ch = ch or self.ch
+        at = ch.buf() + 32768
+        res = ch.call("MAP", handle=h, arg0=rights, buf2=at, len2=24)
+        if res:
+            return res
+        self.number, self.token, self.size = struct.unpack("<QQQ", ch.get(at, 24))
+        return self.number
+
+    def mem(self):
+        return self.agent.objects[self.number][0]
+
+    def test_rights(self):
+        self.create("f", b"data")
+        opened = {flags: self.ch.open(self.root, "f", flags) for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_PATH)}
+        self.assertGreater(self.map(opened[os.O_RDONLY], self.R), 0)
+        self.assertEqual(self.token, 0)
+        first = self.number
+        self.err(self.map(opened[os.O_RDONLY], self.W), "EACCES")
+        self.err(self.map(opened[os.O_WRONLY], self.R), "EACCES")
+        self.err(self.map(opened[os.O_WRONLY], self.W), "EACCES")
+        self.err(self.map(opened[os.O_PATH], self.R), "EBADF")
+        self.assertGreater(self.map(opened[os.O_RDWR], self.R), 0)
+        self.assertEqual(self.number, first)  # one file, one object
+        self.assertNotEqual(self.token, 0)
+        self.err(self.map(opened[os.O_RDWR], 2), "EINVAL")
+        self.err(self.map(opened[os.O_RDWR], 4), "EINVAL")
+        self.err(self.map(self.ch.open(self.root, ".", os.O_RDONLY | os.O_DIRECTORY), self.R), "ENODEV")
+        self.err(self.map(12345, self.R), "EBADF")
+        # Another session has no right to the handle, nor does the object's number give any but msync.
+        other = self.agent.attach()
+        self.err(self.map(opened[os.O_RDWR], self.R, other), "EBADF")
+        self.err(other.call("MAP_WRITE", arg1=first, arg2=self.token ^ 1), "EACCES")
+        self.err(other.call("MAP_WRITE", arg1=first, arg2=0), "EACCES")
+        self.err(other.call("MAP_WRITE", arg1=first ^ 2, arg2=self.token), "ESTALE")
+        self.err(other.call("MSYNC", arg1=first ^ 2), "ESTALE")
+        self.assertEqual(other.call("MAP_WRITE", arg1=first, arg2=self.token), 0)
+        grants = [r[5] for r in self.agent.object_requests if r[0] == OBJ_GRANT]
+        self.assertEqual(grants, [self.R, self.R, self.W])
+
+    def test_both_alike(self):
+        h = self.create("f", bytes(10000))
+        self.assertGreater(self.map(h, self.W), 0)
+        self.assertEqual(self.ch.write(h, b"written", 5000), 7)
+        self.assertEqual(bytes(self.mem()[5000:5007]), b"written")
+        self.mem()[100:106] = b"stored"
+        self.assertEqual(self.ch.read(h, 6, 100), b"stored")
+        self.assertEqual(os.stat(self.dir + "/f").st_size, 10000)
+        self.assertEqual(self.ch.call("TRUNCATE", handle=h, arg0=AT_EMPTY_PATH, off=103), 0)
+        self.assertEqual((len(self.mem()), self.ch.read(h, 10, 100)), (103, b"sto"))
+        with open(self.dir + "/f", "rb") as f:
+            self.assertEqual(f.read()[:103], bytes(103))  # not written back yet
+            self.assertEqual(self.ch.call("MSYNC", arg1=self.number, off=0, arg0=4096), 0)
+            f.seek(0)
+            self.assertEqual(f.read(), bytes(100) + b"sto")
+        self.mem()[0:1] = b"!"
+        self.agent.idle(self.number)
+        with open(self.dir + "/f", "rb") as f:
+            self.assertEqual(f.read(1), b"!")
+        self.assertEqual(self.ch.read(h, 1, 0), b"!")
+
+    def test_shrunk_by_a_process(self):
+        """Who may write may cut the object off: the agent answers from the file, and loses nothing of that."""
+        h = self.create("f", b"f" * 300000)
+        self.assertGreater(self.map(h, self.W), 0)
+        del self.mem()[10:]
+        self.assertEqual(self.ch.read(h, 20, 0), b"f" * 20)
+        self.assertEqual(self.ch.call("SYNC", handle=h, arg0=SYNC_FULL), 0)
+        self.agent.idle(self.number)
+        with open(self.dir + "/f", "rb") as f:
+            self.assertEqual(f.read(), b"f" * 300000)
+
+    def test_broker_refuses(self):
+        h = self.create("f", b"data")
+        for op, errs in ((OBJ_NEW, "ENOMEM"), (OBJ_PUT, "EIO"), (OBJ_GRANT, "ESRCH")):
+            self.agent.object_faults = {op: -getattr(errno, errs)}
+            self.err(self.map(h, self.R), errs)
+            self.assertEqual(self.agent.objects, {})
+        self.agent.object_faults = {}
+        self.assertGreater(self.map(h, self.W), 0)
+        self.agent.object_faults = {OBJ_GET: 1 << 40}  # more than was asked for
+        self.err(self.ch.read(h, 4, 0), "EIO")
+        self.agent.object_faults = {OBJ_RESIZE: -errno.ENOMEM}
+        self.assertEqual(self.ch.write(h, b"longer", 2), 6)  # the file counts
+        self.agent.object_faults = {}
+        self.assertEqual(os.stat(self.dir + "/f").st_size, 8)
+
+    def test_disk_that_does_not_take_it(self):
+        """What cannot be written back is not dropped."""
+        h = self.create("f", b"data")
+        self.assertGreater(self.map(h, self.W), 0)
+        self.mem()[0:1] = b"D"
+        self.agent.object_faults = {OBJ_GET: -errno.EIO}
+        self.err(self.ch.call("MSYNC", arg1=self.number, arg0=10), "EIO")
+        self.agent.send(OBJECT_IDLE, struct.pack("<QQ", self.number, 1))
+        for _ in range(10):
+            self.agent.pump(0.02)
+        self.assertIn(self.number, self.agent.objects)
+        self.agent.object_faults = {}
+        self.agent.idle(self.number)
+        with open(self.dir + "/f", "rb") as f:
+            self.assertEqual(f.read(), b"Data")
 
 
 class Data(Base):

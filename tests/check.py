@@ -39,7 +39,7 @@ SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=1:halt_on_error=1:abort_on_error=1",
               "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:print_stacktrace=1",
               "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1:report_signal_unsafe=0"}
 # What is run against a broker and an agent with sanitizers: together these cases use every operation.
-SANITIZED_CASES = ["coreutils", "dd", "errno", "fsx", "locks", "python", "shell", "sqlite", "symlinks", "user", "xattr"]
+SANITIZED_CASES = ["coreutils", "dd", "errno", "fsx", "lmdb", "locks", "mmap_shared", "python", "shell", "sqlite", "sqlite_wal", "symlinks", "user", "xattr"]
 
 
 class Count:

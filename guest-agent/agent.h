@@ -149,11 +149,9 @@ struct call {
 struct actor {
 	struct agent *agent;
 	struct wardrobe wardrobe; /* the credentials that the thread wears */
-	_Atomic uint32_t
-	    changing[2];	/* a poller's: changes of files under way, by phase (objects.h) */
-	bool own_umask;		/* the thread's umask is its own, see actor_own_umask() */
-	uint32_t umask;		/* and is this */
-	char path[SC_PATH_BUF]; /* private copies of paths, NUL-terminated */
+	bool own_umask;		  /* the thread's umask is its own, see actor_own_umask() */
+	uint32_t umask;		  /* and is this */
+	char path[SC_PATH_BUF];	  /* private copies of paths, NUL-terminated */
 	char path2[SC_PATH_BUF];
 	uint8_t piece[COPY_PIECE]; /* file data on its way to the arena: copy.h */
 };

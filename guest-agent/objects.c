@@ -369,7 +369,7 @@ static bool any_changing(struct agent *agent, uint32_t phase)
 	if (atomic_load(&agent->gate.slow[phase]))
 		return true;
 	for (uint32_t i = 0; i < agent->npollers; i++)
-		if (atomic_load_explicit(&poller_actor(agent->pollers[i])->changing[phase],
+		if (atomic_load_explicit(&poller_changing(agent->pollers[i])[phase],
 					 memory_order_acquire))
 			return true;
 	return false;

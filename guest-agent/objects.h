@@ -36,6 +36,7 @@
 
 #include "agent.h"
 #include "handles.h"
+#include "poller.h"
 
 struct object;
 struct objects;
@@ -70,30 +71,33 @@ static inline bool gate_is_stored(const struct agent *agent, const struct handle
 
 /* A call that is going to change the contents of c->h's file, in its poller: counts it, or says (false) that the file may
  * have an object. storage_finish() ends it by gate_leave(). */
-static inline bool gate_enter(struct actor *a, struct call *c)
+static inline bool gate_enter(struct poller *p, struct call *c)
 {
-	uint32_t phase = atomic_load_explicit(&a->agent->gate.phase, memory_order_relaxed) & 1;
-	uint32_t n = atomic_load_explicit(&a->changing[phase], memory_order_relaxed);
+	const struct agent *agent = poller_actor(p)->agent;
+	_Atomic uint32_t *changing = poller_changing(p);
+	uint32_t phase = atomic_load_explicit(&agent->gate.phase, memory_order_relaxed) & 1;
+	uint32_t n = atomic_load_explicit(&changing[phase], memory_order_relaxed);
 
 	if (c->gate)
 		return true;
 	/* Release: whoever sees a later, lower count sees what the calls did. */
-	atomic_store_explicit(&a->changing[phase], n + 1, memory_order_release);
+	atomic_store_explicit(&changing[phase], n + 1, memory_order_release);
 	atomic_signal_fence(memory_order_seq_cst);
-	if (!gate_is_covered(a->agent, c->h)) {
+	if (!gate_is_covered(agent, c->h)) {
 		c->gate = (uint8_t)(phase + 1);
 		return true;
 	}
-	atomic_store_explicit(&a->changing[phase], n, memory_order_release);
+	atomic_store_explicit(&changing[phase], n, memory_order_release);
 	return false;
 }
 
-static inline void gate_leave(struct actor *a, struct call *c)
+static inline void gate_leave(struct poller *p, struct call *c)
 {
+	_Atomic uint32_t *changing = poller_changing(p);
 	uint32_t phase = c->gate - 1u;
 
-	atomic_store_explicit(&a->changing[phase],
-			      atomic_load_explicit(&a->changing[phase], memory_order_relaxed) - 1,
+	atomic_store_explicit(&changing[phase],
+			      atomic_load_explicit(&changing[phase], memory_order_relaxed) - 1,
 			      memory_order_release);
 }
 

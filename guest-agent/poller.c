@@ -107,6 +107,7 @@ struct poller {
 	int64_t last_beat;
 	uint32_t rounds;
 	bool was_quiet;
+	_Atomic uint32_t changing[2]; /* of the role, not of the thread that has it */
 	struct poller_stats stats;
 	/* Written by others: lines of their own. */
 	_Alignas(SC_LINE) _Atomic(struct call *) inbox; /* newest first */
@@ -1047,6 +1048,11 @@ void poller_kick(struct poller *p, struct channel *ch)
 struct agent *poller_agent(struct poller *p)
 {
 	return p->agent;
+}
+
+_Atomic uint32_t *poller_changing(struct poller *p)
+{
+	return p->changing;
 }
 
 struct actor *poller_actor(struct poller *p)

@@ -84,6 +84,8 @@ bool poller_may_run_here(struct poller *p);
 uint16_t poller_personality(struct poller *p, const struct cred *cred);
 /* The thread's that is the poller now. */
 struct actor *poller_actor(struct poller *p);
+/* Changes of files under way, by the gate's phase (objects.h): two words, written by whoever is the poller now. */
+_Atomic uint32_t *poller_changing(struct poller *p);
 /* True if the call that is looked at is the only one that this poller has. */
 bool poller_is_alone(const struct poller *p);
 /* Requests seen in the present round so far: a lone one is worth a direct system call, several share one. */

@@ -307,7 +307,7 @@ void storage_finish(struct poller *p, struct call *c)
 	struct agent *agent = poller_actor(p)->agent;
 
 	if (c->gate)
-		gate_leave(poller_actor(p), c);
+		gate_leave(p, c);
 	if (c->has_pos)
 		drop_position(c->h);
 	if (c->has_pos2)

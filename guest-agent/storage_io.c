@@ -178,7 +178,7 @@ enum step start_write(struct poller *p, struct call *c)
 		err = -EBADF;
 	if (err)
 		return done(c, err);
-	if (!gate_enter(poller_actor(p), c))
+	if (!gate_enter(p, c))
 		return STEP_WORK;
 	return is_direct(c->h) ? ring_io(p, c, true) : STEP_WORK;
 }
@@ -392,7 +392,7 @@ enum step start_fallocate(struct poller *p, struct call *c)
 {
 	struct io_uring_sqe *sqe;
 
-	if (c->h->type == TYPE_REG && !gate_enter(poller_actor(p), c))
+	if (c->h->type == TYPE_REG && !gate_enter(p, c))
 		return STEP_WORK;
 	sqe = caller_sqe(p, c);
 	if (!sqe)

@@ -351,6 +351,9 @@ static bool start_nic(struct dpdk *d, const char *pci)
 		log_error("the NIC %s does not start: %s", pci, rte_strerror(-err));
 		return false;
 	}
+	/* IPv6 finds neighbours by multicast, and programs join groups: the stack sorts out what it wants. */
+	if (rte_eth_allmulticast_enable(d->id) < 0 && rte_eth_promiscuous_enable(d->id) < 0)
+		log_warning("the NIC does not take multicast frames: IPv6 will not work");
 	if (d->port.fd < 0)
 		log_warning("the NIC has no receive interrupts: the poller never sleeps");
 	rte_eth_macaddr_get(d->id, &mac);

@@ -95,6 +95,10 @@
 #define TCP_MAXRTX		   12
 #define TCP_SYNMAXRTX		   6
 #define TCP_MSL			   30000UL /* TIME-WAIT: 60 s, as Linux */
+/* Clocks as Linux has them: ACKs are delayed for 40 ms at most, a lost segment is sent again after 240 ms at least, the
+ * first SYN after 1 s. */
+#define TCP_TMR_INTERVAL  40
+#define LWIP_TCP_RTO_TIME 1000
 
 /* Counters, which `scctl net` shows. */
 #define LWIP_STATS	   1

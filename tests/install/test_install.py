@@ -122,7 +122,7 @@ class Installed(unittest.TestCase):
         home = os.path.dirname(self.find("scctl_cli.py"))
         self.assertIn("define", run([sys.executable, os.path.join(home, "scctl"), "--help"]).stdout)
         self.assertIn("TCG" if "TCG" in run([os.path.join(home, "kvm/accel.py")]).stdout else "KVM", run([os.path.join(home, "kvm/accel.py")]).stdout)
-        for path in ("storage.xml.in", "qemu-hook.sh.in", "kvm/build-image.sh", "kvm/mkinitramfs.py", "kvm/roles/storage.modules",
+        for path in ("domain.xml.in", "scctl_net.py", "qemu-hook.sh.in", "kvm/build-image.sh", "kvm/mkinitramfs.py", "kvm/roles/storage.modules", "kvm/roles/network.modules",
                      "guest-agent/driver/virtio_sc.c", "guest-agent/init/sc-init.c", "sc-agent", "sc-agent-static"):
             self.assertTrue(os.path.exists(os.path.join(home, path)), path)
 

@@ -36,9 +36,13 @@ class Demo(unittest.TestCase):
         """Killed when the VM has just been started: the next run takes away what is left, and shows the whole story."""
         p = subprocess.Popen([self.demo], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.env,
                              start_new_session=True)
+        seen = ""
         for line in p.stdout:
-            if "started" in line and NAME in line:
+            seen += line
+            if "Domain '%s' started" % NAME in line:
                 break
+        else:
+            self.fail("the first run did not come as far as its VM:\n" + seen)
         os.killpg(p.pid, signal.SIGKILL)
         p.stdout.close()
         p.wait()

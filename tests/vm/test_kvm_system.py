@@ -66,9 +66,10 @@ def sleeping(call, bell):
     return text
 
 
-def text_of(found, seconds):
-    """The measurements as Markdown."""
-    parts = ["Run of %s, %d s in all.\n" % (time.strftime("%Y-%m-%d"), seconds)]
+def text_of(found, seconds, loads):
+    """The measurements as Markdown. loads: of the machine below, at the beginning and at the end."""
+    parts = ["Run of %s, %d s in all, on a machine with %d processors (load %.0f at the beginning, %.0f at the end).\n" % (
+        time.strftime("%Y-%m-%d"), seconds, os.cpu_count(), *loads)]
     for key, title in (("machine", "First level"), ("boot", "Second level: boot until the agent serves"),
                        ("memory slots", "Attach and detach while calls run"), ("huge pages", "Huge pages, pins"), ("restart", "`virsh destroy`, `virsh start` until it serves")):
         if key in found:
@@ -99,7 +100,7 @@ def main():
     args = ap.parse_args()
     cache = os.path.join(TOP, ".cache/check")
     os.makedirs(cache, exist_ok=True)
-    found, began = {}, time.monotonic()
+    found, began, load = {}, time.monotonic(), os.getloadavg()[0]
     # Below the source tree: the test bed has a /tmp of its own.
     with tempfile.TemporaryDirectory(prefix="kvm-", dir=cache) as work:
         os.chmod(work, 0o755)
@@ -118,7 +119,7 @@ def main():
             elif not re.match(KERNEL, line):
                 print(line, end="", flush=True)
         status = process.wait()
-    text = text_of(found, time.monotonic() - began)
+    text = text_of(found, time.monotonic() - began, (load, os.getloadavg()[0]))
     for path in [os.path.join(cache, "kvm-report.md")] + ([args.report] if args.report else []):
         if not os.path.exists(path):
             with open(path, "w", encoding="utf-8") as f:

@@ -48,7 +48,7 @@ class Demo(unittest.TestCase):
         p.wait()
         self.assertIn(NAME, virsh("list", "--name").stdout)
 
-        text = run([self.demo], timeout=600, env=self.env).stdout
+        text = re.sub("\x1b\\[\\d*m", "", run([self.demo], timeout=600, env=self.env).stdout)
         self.assertIn("taking away what an interrupted run left", text)
         story = [
             r"\$ scctl define %s --role storage" % NAME, r"\$ virsh start %s" % NAME, r"the agent serves \(\d+\.\d s\)", r"%s +running" % NAME,

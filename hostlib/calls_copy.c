@@ -15,6 +15,9 @@
  * remote: read, then write. What was read from a pipe and could not be written (a full disk) is
  * lost; the kernel would have left it in the pipe.
  *
+ * Sockets of domains: what is sent is never more than there is room for at that moment (sc_net_room()), and what is received
+ * is taken only when it went on.
+ *
  * A remote position that a read has moved too far is moved back. tee and vmsplice need pipes at
  * both ends or at the one end they have; a remote file is none, and the kernel says so of the
  * ticket at its number: they stay native.
@@ -24,6 +27,7 @@
 #include <sys/uio.h>
 
 #include "calls.h"
+#include "net.h"
 
 #define CHUNK	  (256u * 1024u) /* bytes moved at once */
 #define COUNT_MAX 0x7ffff000ul	 /* most bytes that the kernel moves in one call */
@@ -37,6 +41,7 @@
 struct end {
 	int fd;
 	struct sc_file *file; /* remote, or NULL */
+	struct sc_file *sock; /* a socket of a domain, or NULL */
 	bool at;	      /* at `pos` rather than at the file's own position */
 	long pos;
 	void *user_pos; /* where the program wants it written back, or NULL */
@@ -44,7 +49,17 @@ struct end {
 
 static void end_init(struct sc_thread *t, struct end *e, long fd)
 {
+	struct sc_file *f = sc_fd_any(t, sc_int(fd));
+
 	*e = (struct end){.fd = sc_int(fd), .file = sc_fd_file(t, sc_int(fd))};
+	if (f && f->kind == SC_KIND_SOCK)
+		e->sock = f;
+}
+
+/* Are both ends the kernel's? */
+static bool both_local(const struct end *a, const struct end *b)
+{
+	return !a->file && !b->file && !a->sock && !b->sock;
 }
 
 /* Takes an offset argument: NULL, or where a loff_t lies. */
@@ -65,6 +80,8 @@ static long end_put_offset(const struct end *e)
 /* Status flags of either kind of file; -EBADF if it is not open. */
 static long end_flags(const struct end *e)
 {
+	if (e->sock)
+		return O_RDWR;
 	return e->file ? (long)sc_oflags(e->file) : sc_sys2(__NR_fcntl, e->fd, F_GETFL);
 }
 
@@ -86,17 +103,17 @@ static uint32_t end_type(const struct end *e)
 {
 	struct stat st;
 
-	if (e->file)
-		return e->file->type;
+	if (e->file || e->sock)
+		return e->file ? e->file->type : S_IFSOCK;
 	return sc_sys2(__NR_fstat, e->fd, &st) ? 0 : st.st_mode & S_IFMT;
 }
 
 static bool is_local_pipe(const struct end *e)
 {
-	return !e->file && sc_sys2(__NR_fcntl, e->fd, F_GETPIPE_SZ) > 0;
+	return !e->file && !e->sock && sc_sys2(__NR_fcntl, e->fd, F_GETPIPE_SZ) > 0;
 }
 
-/* Sets a remote file's own position back by n bytes. */
+/* Sets a file's position back by n bytes. */
 static void step_back(struct sc_thread *t, struct end *e, long n)
 {
 	struct sc_opx x = {.op = SC_OP_SEEK, .off = (uint64_t)-n, .arg0 = SEEK_CUR};
@@ -105,6 +122,8 @@ static void step_back(struct sc_thread *t, struct end *e, long n)
 		e->pos -= n;
 	else if (e->file && n)
 		sc_file_call(t, e->file, &x);
+	else if (n)
+		sc_sys3(__NR_lseek, e->fd, -n, SEEK_CUR);
 }
 
 /* A local result: EINTR becomes a restart, which sc_dispatch()'s caller turns into what the handler
@@ -125,6 +144,8 @@ static long end_read(struct sc_thread *t, struct end *e, uint8_t *buf, uint32_t 
 
 	if (e->file)
 		res = sc_file_call(t, e->file, &x);
+	else if (e->sock)
+		res = sc_net_recv(t, e->sock, buf, len, 0);
 	else if (e->at)
 		res = local_result(sc_raw_syscall_interruptible(__NR_pread64, e->fd, (long)buf, len,
 								e->pos, 0, 0));
@@ -151,6 +172,8 @@ static long end_write(struct sc_thread *t, struct end *e, uint8_t *buf, uint32_t
 		return res;
 	if (e->file)
 		res = sc_file_call(t, e->file, &x);
+	else if (e->sock)
+		res = sc_net_send(t, e->sock, buf, len, 0);
 	else if (e->at)
 		res = local_result(sc_raw_syscall_interruptible(__NR_pwrite64, e->fd, (long)buf,
 								len, e->pos, 0, 0));
@@ -176,8 +199,11 @@ static long pump(struct sc_thread *t, struct end *in, struct end *out, uint64_t 
 		return -ENOMEM;
 	while (done < count) {
 		uint32_t want = count - done < CHUNK ? (uint32_t)(count - done) : CHUNK;
-		long got = end_read(t, in, buf, want);
+		long room = out->sock ? sc_net_room(t, out->sock) : CHUNK;
+		long got = room;
 
+		if (room > 0)
+			got = end_read(t, in, buf, room < (long)want ? (uint32_t)room : want);
 		res = got;
 		if (got <= 0)
 			break;
@@ -339,8 +365,10 @@ long call_sendfile(struct sc_thread *t, const struct sc_call *c)
 
 	end_init(t, &out, c->a[0]);
 	end_init(t, &in, c->a[1]);
-	if (!in.file && !out.file)
+	if (both_local(&in, &out))
 		return SC_NATIVE;
+	if (in.sock)
+		return -EINVAL;
 	if (end_offset(&in, c->a[2]))
 		return -EFAULT;
 	res = sendfile_error(&in, &out, count);
@@ -363,6 +391,50 @@ static long drain_pipe(struct sc_thread *t, struct end *in, struct end *out, uin
 	return pump(t, in, out, count, true);
 }
 
+/* Socket to local pipe: the bytes are looked at, put into the pipe, and only as many as went in are taken. */
+static long sock_to_pipe(struct sc_thread *t, struct end *in, struct end *out, uint64_t count,
+			 long flags)
+{
+	uint32_t want = count < CHUNK ? (uint32_t)count : CHUNK;
+	uint8_t *buf = sc_map(CHUNK);
+	struct iovec v = {.iov_base = buf};
+	long got;
+	long put;
+
+	if (!buf)
+		return -ENOMEM;
+	if (sc_sys2(__NR_fcntl, out->fd, F_GETFL) & O_NONBLOCK)
+		flags |= SPLICE_F_NONBLOCK;
+	got = sc_net_recv(t, in->sock, buf, want,
+			  MSG_PEEK | (flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0));
+	put = got;
+	if (got > 0) {
+		v.iov_len = (size_t)got;
+		put = local_result(
+		    sc_raw_syscall_interruptible(__NR_vmsplice, out->fd, (long)&v, 1, flags, 0, 0));
+	}
+	if (put > 0)
+		sc_net_recv(t, in->sock, NULL, (uint32_t)put, MSG_TRUNC | MSG_DONTWAIT);
+	sc_unmap(buf, CHUNK);
+	return put;
+}
+
+/* Local pipe to socket: no more is taken than there is room for. What was taken is sent, if need be with waiting. */
+static long pipe_to_sock(struct sc_thread *t, struct end *in, struct end *out, uint64_t count,
+			 long flags)
+{
+	struct pollfd p = {.fd = in->fd, .events = POLLIN};
+	uint64_t room;
+	long res = sc_net_room(t, out->sock);
+
+	if (res <= 0)
+		return res;
+	room = (uint64_t)res;
+	if (flags & SPLICE_F_NONBLOCK && sc_sys3(__NR_poll, &p, 1, 0) == 0)
+		return -EAGAIN;
+	return pump(t, in, out, count < room ? count : room, true);
+}
+
 long call_splice(struct sc_thread *t, const struct sc_call *c)
 {
 	uint64_t count = (uint64_t)c->a[4] < COUNT_MAX ? (uint64_t)c->a[4] : COUNT_MAX;
@@ -373,7 +445,7 @@ long call_splice(struct sc_thread *t, const struct sc_call *c)
 
 	end_init(t, &in, c->a[0]);
 	end_init(t, &out, c->a[2]);
-	if (!in.file && !out.file)
+	if (both_local(&in, &out))
 		return SC_NATIVE;
 	if (!count)
 		return 0;
@@ -393,6 +465,12 @@ long call_splice(struct sc_thread *t, const struct sc_call *c)
 		return -EINVAL;
 	if (out.file && end_flags(&out) & O_APPEND)
 		return -EINVAL;
+	if ((in.sock && c->a[1]) || (out.sock && c->a[3]))
+		return -EINVAL;
+	if (in.sock)
+		return sock_to_pipe(t, &in, &out, count, flags);
+	if (out.sock)
+		return pipe_to_sock(t, &in, &out, count, flags);
 	res = out.file ? drain_pipe(t, &in, &out, count, flags)
 		       : fill_pipe(t, &in, &out, count, flags);
 	if (res > 0 && (end_put_offset(&in) || end_put_offset(&out)))

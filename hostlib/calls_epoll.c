@@ -206,6 +206,7 @@ void sc_epoll_migrate(struct sc_thread *t, struct sc_nsock *s)
 		sc_sys4(__NR_epoll_ctl, i->ep->fd, EPOLL_CTL_DEL, i->fd, NULL);
 		sc_mutex_lock(&i->ep->lock);
 		i->native = false;
+		sc_net_watch(s);
 		ready_add(i->ep, i);
 		sc_mutex_unlock(&i->ep->lock);
 		wake(i->ep);
@@ -342,8 +343,10 @@ static void item_set(struct sc_epoll *e, struct sc_epitem *i, const struct epoll
 {
 	i->events = ev->events | EPOLLERR | EPOLLHUP;
 	i->data = ev->data.u64;
-	if (!i->native)
+	if (!i->native) {
+		sc_net_watch(i->sock);
 		ready_add(e, i);
+	}
 }
 
 static long ctl_locked(struct sc_epoll *e, struct sc_nsock *s, int op, int fd,
@@ -552,6 +555,7 @@ static long wait_now(struct sc_thread *t, struct sc_epoll *e, int epfd, struct e
 	long n, native;
 
 	sc_net_pump_all(t);
+	sc_net_feed(t);
 	n = collect(e, ev, max);
 	if ((uint32_t)n == max)
 		return n;
@@ -600,6 +604,7 @@ static long nap(struct sc_thread *t, struct sc_epoll *e, int epfd, struct epoll_
 	__atomic_fetch_add(&e->waiting, 1, __ATOMIC_SEQ_CST);
 	each_chan(t, sleep_begins);
 	sc_net_pump_all(t);
+	sc_net_feed(t);
 	if (!sc_epoll_ready(e))
 		n = native_wait(epfd, ev, max, deadline, mask);
 	each_chan(t, sc_net_disarm);

@@ -18,6 +18,7 @@
 #define NAME_TRIES   64 /* looks at a name that the agent is changing */
 #define SIN6_LEN_MIN 24 /* sockaddr_in6 without its scope, as old programs pass it */
 #define ACCEPT_FLAGS (SOCK_CLOEXEC | SOCK_NONBLOCK)
+#define LISTEN_BYTES (8u << 20) /* of memory for a listener's connections, to begin with */
 #define TYPE_MASK    0xf
 
 static uint32_t kind_of(const struct sc_file *f)
@@ -222,12 +223,12 @@ static long connect_outcome(struct sc_nsock *s)
 {
 	uint32_t err = sc_net_take_error(s);
 
-	if (err)
-		return -(long)err;
-	if (__atomic_load_n(&s->sh->state, __ATOMIC_ACQUIRE) != SC_SOCK_CONNECTED)
-		return -ECONNABORTED;
-	s->told = true;
-	return 0;
+	if (__atomic_load_n(&s->sh->state, __ATOMIC_ACQUIRE) == SC_SOCK_CONNECTED) {
+		s->connect = SC_CONNECT_DONE;
+		return 0;
+	}
+	s->connect = SC_CONNECT_NOT;
+	return err ? -(long)err : -ECONNABORTED;
 }
 
 static uint64_t time_limit(uint64_t us)
@@ -252,26 +253,27 @@ static long connect_wait(struct sc_thread *t, struct sc_file *f)
 	return err ? err : connect_outcome(s);
 }
 
-/* Once more on a socket whose connecting has begun. 1: it has not. */
-static long connect_again(struct sc_thread *t, struct sc_file *f)
+/* A stream socket. */
+static long connect_stream(struct sc_thread *t, struct sc_file *f, struct sc_sockaddr *a)
 {
 	struct sc_nsock *s = sc_nsock_of(f);
+	uint32_t state = __atomic_load_n(&s->sh->state, __ATOMIC_ACQUIRE);
+	long res;
 
-	switch (__atomic_load_n(&s->sh->state, __ATOMIC_ACQUIRE)) {
-	case SC_SOCK_CONNECTING:
-		return nonblocking(s) ? -EALREADY : connect_wait(t, f);
-	case SC_SOCK_CONNECTED:
-		return s->told ? -EISCONN : connect_outcome(s);
-	case SC_SOCK_CLOSED: {
-		uint32_t err = s->told ? 0 : sc_net_take_error(s);
-
-		return err ? -(long)err : 1;
-	}
-	case SC_SOCK_LISTEN:
+	if (s->connect == SC_CONNECT_DONE || state == SC_SOCK_LISTEN)
 		return -EISCONN;
-	default:
-		return 1;
+	if (s->connect == SC_CONNECT_BEGUN || state == SC_SOCK_CONNECTING) {
+		if (state != SC_SOCK_CONNECTING)
+			return connect_outcome(s);
+		return nonblocking(s) ? -EALREADY : connect_wait(t, f);
 	}
+	res = addr_op(t, f, SC_OP_CONNECT, a);
+	if (res != -EINPROGRESS) {
+		s->connect = res ? SC_CONNECT_NOT : SC_CONNECT_DONE;
+		return res;
+	}
+	s->connect = SC_CONNECT_BEGUN;
+	return nonblocking(s) ? res : connect_wait(t, f);
 }
 
 static long connect_sock(struct sc_thread *t, struct sc_file *f, struct sc_sockaddr *a)
@@ -280,22 +282,14 @@ static long connect_sock(struct sc_thread *t, struct sc_file *f, struct sc_socka
 	struct sc_netchan *nc;
 	long res = sc_net_enter(t, f, &nc);
 
-	if (res)
-		return res;
-	if (a->family != AF_UNSPEC)
+	if (!res && a->family != AF_UNSPEC)
 		res = family_error(s, a);
 	if (res)
 		return res;
-	if (s->type == SOCK_DGRAM)
-		return addr_op(t, f, SC_OP_CONNECT, a);
-	res = a->family == AF_UNSPEC ? 1 : connect_again(t, f);
-	if (res != 1)
-		return res;
-	s->told = false;
-	res = addr_op(t, f, SC_OP_CONNECT, a);
-	if (res == 0 && a->family != AF_UNSPEC)
-		s->told = true;
-	return res == -EINPROGRESS && !nonblocking(s) ? connect_wait(t, f) : res;
+	if (s->type == SOCK_STREAM && a->family != AF_UNSPEC)
+		return connect_stream(t, f, a);
+	s->connect = SC_CONNECT_NOT;
+	return addr_op(t, f, SC_OP_CONNECT, a);
 }
 
 static long connect_fresh(struct sc_thread *t, int fd, struct sc_file *f, struct sc_sockaddr *a)
@@ -362,7 +356,10 @@ long call_listen(struct sc_thread *t, const struct sc_call *c)
 		return err;
 	if (sc_nsock_of(c->file)->type != SOCK_STREAM)
 		return -EOPNOTSUPP;
-	return sc_net_call(t, c->file, &x);
+	err = sc_net_call(t, c->file, &x);
+	if (!err)
+		sc_net_more(t, c->file, LISTEN_BYTES); /* before it forks: all are to know it */
+	return err;
 }
 
 /* Takes the oldest waiting connection out of the listener's ring. 1: one; 0: none; -errno. */
@@ -370,6 +367,7 @@ static long accept_take(struct sc_thread *t, struct sc_netchan *nc, struct sc_ns
 			struct sc_accept *out)
 {
 	uint32_t *lock = &sc_sock_host(s)->rx_lock, head;
+	uint64_t size;
 	long used;
 
 	sc_ring_lock(t, lock);
@@ -377,7 +375,9 @@ static long accept_take(struct sc_thread *t, struct sc_netchan *nc, struct sc_ns
 	used = sc_ring_used(__atomic_load_n(&s->sh->rx_tail, __ATOMIC_ACQUIRE), head, s->rx_size);
 	if (used >= (long)sizeof(*out) && head % sizeof(*out) == 0) {
 		memcpy(out, s->rx + (head & (s->rx_size - 1)), sizeof(*out));
-		used = sc_ring_mine(t, lock) ? 1 : 0;
+		/* a connection in memory that a sister process gave later is that process's to take */
+		used = sc_ring_mine(t, lock) &&
+		       (!out->loc.segment || sc_netmem_base(t, out->loc.segment, &size));
 		if (used)
 			__atomic_store_n(&s->sh->rx_head, head + (uint32_t)sizeof(*out),
 					 __ATOMIC_RELEASE);
@@ -399,7 +399,7 @@ static long accept_try(struct sc_thread *t, struct sc_netchan *nc, struct sc_fil
 	long res;
 
 	if (__atomic_load_n(&s->sh->flags, __ATOMIC_RELAXED) & SC_SOCK_F_WANT_SEGMENT)
-		sc_net_more(t, f);
+		sc_net_more(t, f, 0);
 	if (!(sc_net_events(s, POLLIN, false) & POLLIN))
 		return -EAGAIN;
 	/* the number first: with no descriptor left the connection stays in the queue */

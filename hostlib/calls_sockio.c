@@ -474,6 +474,30 @@ static long io_recv(struct io *io, struct with *w)
 	return io->s->type == SOCK_STREAM ? stream_recv(io) : dgram_recv(io, w);
 }
 
+long sc_net_room(struct sc_thread *t, struct sc_file *f)
+{
+	struct io io;
+	long err = io_begin(&io, t, f, 0), used;
+
+	if (err)
+		return err;
+	if (io.s->type != SOCK_STREAM)
+		return io.s->tx_size;
+	for (;;) {
+		err = send_state(&io);
+		if (err)
+			return err;
+		used = sc_ring_used(__atomic_load_n(&io.s->sh->tx_tail, __ATOMIC_RELAXED),
+				    __atomic_load_n(&io.s->sh->tx_head, __ATOMIC_ACQUIRE),
+				    io.s->tx_size);
+		if (used < 0 || (uint32_t)used < io.s->tx_size)
+			return used < 0 ? used : (long)io.s->tx_size - used;
+		err = io_wait(&io, POLLOUT);
+		if (err)
+			return err;
+	}
+}
+
 /* ---- read, write ---- */
 
 static long move_one(struct sc_thread *t, struct sc_file *f, const void *p, uint64_t len, int flags,

@@ -288,8 +288,6 @@ static long get_own(const struct sc_call *c, struct sc_nsock *s, int level, int 
 		break;
 	case SO_ERROR:
 		v = (int)sc_net_take_error(s);
-		if (__atomic_load_n(&s->sh->state, __ATOMIC_ACQUIRE) == SC_SOCK_CONNECTED)
-			s->told = true; /* as good as a second connect */
 		break;
 	default:
 		return 1;

@@ -224,6 +224,30 @@ static struct sc_file *adopt_line(const char *s, bool cwd)
 	return sc_main_proc.cwd;
 }
 
+/* Segments of sockets: their tickets' descriptors, by which they can be mapped. */
+static void adopt_segments(const char *s)
+{
+	struct sc_netmem_line line;
+	uint64_t inode;
+	uint32_t n;
+
+	for (; *s; s += line_len(s) + (s[line_len(s)] == '\n')) {
+		const char *at = s;
+
+		line.fd = (int)field(&at);
+		for (n = 0; at[n] && at[n] != ':' && at[n] != '\n';)
+			n++;
+		line.dom = sc_dom_named(at, n);
+		if (!line.dom || at[n] != ':')
+			continue;
+		at += n + 1;
+		line.ticket = field(&at);
+		inode = field(&at);
+		if (line.fd >= 0 && (uint32_t)line.fd < SC_FD_MAX && is_socket(line.fd, inode))
+			sc_netmem_adopt(&line);
+	}
+}
+
 /* A remote program was executed by way of a memfd: it gets its own name back. */
 static void name_program(const char *path)
 {
@@ -250,8 +274,11 @@ const char *sc_exe_path(void)
 void sc_env_files(char **envp)
 {
 	const char *fds = env_get(envp, "VHOST_SC_FDS="), *cwd = env_get(envp, "VHOST_SC_CWD=");
+	const char *segs = env_get(envp, "VHOST_SC_SEGS=");
 	uint32_t n;
 
+	if (segs && sc_nnetroutes)
+		adopt_segments(segs);
 	for (; fds && *fds; fds += n + (fds[n] == '\n')) {
 		n = line_len(fds);
 		adopt_line(fds, false);
@@ -264,9 +291,9 @@ void sc_env_files(char **envp)
 
 static bool is_ours(const char *var)
 {
-	static const char *const names[] = {
-	    "VHOST_SC_LIB=",   "VHOST_SC_ROUTES=", "VHOST_SC_FDS=", "VHOST_SC_CWD=",
-	    "VHOST_SC_LOCKS=", "VHOST_SC_AT=",	   "VHOST_SC_EXE=", "VHOST_SC_NET="};
+	static const char *const names[] = {"VHOST_SC_LIB=", "VHOST_SC_ROUTES=", "VHOST_SC_FDS=",
+					    "VHOST_SC_CWD=", "VHOST_SC_LOCKS=",	 "VHOST_SC_AT=",
+					    "VHOST_SC_EXE=", "VHOST_SC_NET=",	 "VHOST_SC_SEGS="};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		size_t n = strlen(names[i]);
@@ -389,6 +416,25 @@ static char *var_fds(struct text *x, struct sc_thread *t)
 	return var_end(x, begin);
 }
 
+static char *var_segments(struct text *x)
+{
+	struct sc_netmem_line line;
+	struct sc_kstat st;
+	char *begin = x->at;
+
+	put_str(x, "VHOST_SC_SEGS=");
+	for (uint32_t i = 0; sc_netmem_for_exec(i, true, &line); i++) {
+		if (sc_sys2(__NR_fstat, line.fd, &st))
+			continue;
+		put_hex(x, (uint64_t)line.fd, ':');
+		put_str(x, line.dom->name);
+		put(x, ":", 1);
+		put_hex(x, line.ticket, ':');
+		put_hex(x, st.ino, '\n');
+	}
+	return var_end(x, begin);
+}
+
 static char *var_cwd(struct text *x, struct sc_thread *t)
 {
 	struct sc_file *f = t->proc->cwd;
@@ -427,7 +473,7 @@ static char *var_preload(struct text *x, const char *user, size_t len)
 
 /* ---- the hook ---- */
 
-#define OUR_VARS 9u
+#define OUR_VARS 10u
 
 struct exec_mem {
 	uint64_t bytes;
@@ -524,6 +570,8 @@ static long build(struct sc_thread *t, struct exec_mem *m, char *const *envp, ui
 		ok = add(m, &n, var_simple(&x, "VHOST_SC_NET=", net_text));
 	ok = ok && add(m, &n, var_simple(&x, "VHOST_SC_AT=", sc_chan_rundir()));
 	ok = ok && add(m, &n, var_fds(&x, t));
+	if (ok && net_text)
+		ok = add(m, &n, var_segments(&x));
 	if (ok && t->proc->cwd)
 		ok = add(m, &n, var_cwd(&x, t));
 	if (ok && sc_exec_remote_path(t->serve))
@@ -582,7 +630,10 @@ void sc_exec_forget(struct sc_serve_thread *s)
 void sc_serve_exec_failed(struct sc_thread *t, struct sc_exec *x)
 {
 	struct sc_serve_thread *s = t->serve;
+	struct sc_netmem_line line;
 
+	for (uint32_t i = 0; sc_netmem_for_exec(i, false, &line); i++)
+		;
 	if (t->proc->cwd)
 		sc_sys3(__NR_fcntl, t->proc->cwd->ticket_fd, F_SETFD, FD_CLOEXEC);
 	sc_exec_remote_forget(s, true);

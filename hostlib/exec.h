@@ -7,6 +7,7 @@
  *   VHOST_SC_LIB       path of the library
  *   VHOST_SC_ROUTES    NAME:HOSTPATH[=EXPORT], one a line; newline, '%' (and, inside parts, ':' and '=') as %XX
  *   VHOST_SC_NET       NAME[=CIDR], one a line: which network domain serves which addresses
+ *   VHOST_SC_SEGS      fd:domain:ticket:inode, one a line: segments in which sockets lie (net_mem.c)
  *   VHOST_SC_AT        where the brokers' sockets are: $VHOST_SC_RUNDIR as the first program had it
  *   VHOST_SC_FDS       fd:domain:ticket:handle:secret:flags:type:inode:route, in hexadecimal but the domain, one a line.
  *                      A socket's line has type << 32 | family << 16 | protocol instead of a route.

@@ -85,6 +85,11 @@ static_assert(sizeof(struct sc_sock_host) == 64, "fits struct sc_sock.host");
 #define SC_CONTROL_HOPS	    (1u << 5)
 #define SC_CONTROL_STAMP    (1u << 6) /* SO_TIMESTAMP: when recvmsg took it */
 
+/* How far connect has come, as the kernel's struct socket knows it. */
+#define SC_CONNECT_NOT	 0
+#define SC_CONNECT_BEGUN 1 /* and its outcome was not told yet */
+#define SC_CONNECT_DONE	 2
+
 /* What this process knows of a socket. Made with the first descriptor, gone with the last. */
 struct sc_nsock {
 	struct sc_sock *
@@ -99,7 +104,7 @@ struct sc_nsock {
 	uint16_t family;
 	uint16_t type;
 	uint16_t protocol;
-	bool told;		   /* the outcome of connect was told */
+	uint8_t connect;	   /* SC_CONNECT_* */
 	bool bound;		   /* a fresh datagram socket that stays with the kernel for good */
 	uint64_t segment;	   /* ticket whose segment it lies in; 0: the channel */
 	struct sc_mutex lock;	   /* waiters, items, opts */
@@ -125,9 +130,9 @@ struct sc_netchan {
 	struct sc_mutex lock;	  /* map, sleepers */
 	struct sc_nsock **map;	  /* SC_NET_SOCKETS entries, by index */
 	struct sc_waiter
-	    *sleepers;	  /* threads asleep for any socket of this channel; leaders among them */
-	uint32_t nsleep;  /* threads asleep for events, in epoll too; atomic */
-	uint32_t granted; /* blocks of the pool given to the agent */
+	    *sleepers;	 /* threads asleep for any socket of this channel; leaders among them */
+	uint32_t nsleep; /* threads asleep for events, in epoll too; atomic */
+	uint32_t wants;	 /* 1: a listener lacks memory for connections; atomic */
 };
 
 /*
@@ -163,7 +168,7 @@ long sc_accept_done(struct sc_thread *t, struct sc_file *listener, struct sc_ope
 		    const struct sc_accept *a, uint32_t oflags, bool cloexec);
 
 /* Gives the agent more memory for connections. */
-void sc_net_more(struct sc_thread *t, struct sc_file *f);
+void sc_net_more(struct sc_thread *t, struct sc_file *f, uint64_t min);
 
 /* Keeps the object in memory while a thread waits for it, its descriptors closed or not. */
 void sc_nsock_hold(struct sc_nsock *s);
@@ -183,6 +188,32 @@ void sc_net_after_fork_child(struct sc_proc *p);
 
 /* The channel goes: so does what hangs on it. */
 void sc_netchan_free(struct sc_netchan *nc);
+
+/* ---- memory (net_mem.c) ---- */
+
+/* (min: at least so many bytes, if they are to be had.) Gives the agent more memory for this session's sockets. 0 or -errno: there is none. */
+long sc_netmem_more(struct sc_thread *t, struct sc_hlane *l, uint64_t min);
+/* A new session: gives what the process has already. */
+void sc_netmem_known(struct sc_thread *t, struct sc_hlane *l);
+/* Where a segment is mapped (which may happen now), and its bytes; NULL: nobody knows it. */
+uint8_t *sc_netmem_base(struct sc_thread *t, uint64_t ticket, uint64_t *size);
+
+/* Around a fork. in_child: after the library's descriptors were closed. */
+void sc_netmem_before_fork(void);
+void sc_netmem_after_fork(bool child);
+void sc_netmem_in_child(void);
+/* The library's descriptor fd has become `to`. */
+void sc_netmem_evict(int fd, int to);
+
+/* What an exec tells the new program of a segment. */
+struct sc_netmem_line {
+	struct sc_dom *dom;
+	uint64_t ticket;
+	int fd;
+};
+/* Segment i, whose descriptor is inherited, or no longer (the exec failed). False: there are not so many. */
+bool sc_netmem_for_exec(uint32_t i, bool inherit, struct sc_netmem_line *out);
+void sc_netmem_adopt(const struct sc_netmem_line *line);
 
 /* ---- rings (net_ring.c) ---- */
 
@@ -221,6 +252,9 @@ struct sc_waiter {
  * somebody waits for these events. */
 uint32_t sc_net_events(struct sc_nsock *s, uint32_t asked, bool arm);
 
+/* From now on the agent marks the socket whenever it changes: for who looks at it only after it was marked. */
+void sc_net_watch(struct sc_nsock *s);
+
 /* Microseconds of the monotonic clock; a deadline from now on. */
 uint64_t sc_now_us(void);
 uint64_t sc_net_deadline(uint64_t us);
@@ -235,6 +269,8 @@ long sc_net_wait(struct sc_thread *t, struct sc_netchan *nc, struct sc_nsock *s,
 /* Takes the marks of all attached domains, and wakes those who wait for the sockets. */
 void sc_net_pump(struct sc_thread *t, struct sc_netchan *nc);
 void sc_net_pump_all(struct sc_thread *t);
+/* A listener's connections need memory, as a mark told: gives it. Takes a lane. */
+void sc_net_feed(struct sc_thread *t);
 /* The doorbell rang, and a thread that waits for a lane has read it (lane.c). */
 void sc_net_kicked(struct sc_chan *c);
 /* Somebody who led sleeps no more: another one that sleeps for events of this channel is to lead (lane.c). */
@@ -296,6 +332,9 @@ long sc_sock_writev(struct sc_thread *t, const struct sc_call *c);
  * flags. */
 long sc_net_send(struct sc_thread *t, struct sc_file *f, const void *buf, uint32_t len, int flags);
 long sc_net_recv(struct sc_thread *t, struct sc_file *f, void *buf, uint32_t len, int flags);
+
+/* How many bytes a stream can take now; waits for room if the socket may. -EAGAIN, -EPIPE (with its signal), ... */
+long sc_net_room(struct sc_thread *t, struct sc_file *f);
 
 /* Reads an address of the program's. 0 or -errno (EINVAL, EFAULT). Other families come with family as it is. */
 long sc_addr_get(const void *user, long len, struct sc_sockaddr *out);

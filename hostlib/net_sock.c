@@ -25,7 +25,6 @@
 #include "process.h"
 
 #define SLAB_BYTES    65536u
-#define GRANT_BLOCKS  4u /* pool blocks given to the agent at a time, for sockets */
 #define SEGMENT_TRIES 4u
 #define MAP_BYTES     (SC_NET_SOCKETS * sizeof(void *))
 
@@ -144,19 +143,6 @@ static long area_attach(struct sc_thread *t, struct sc_hlane *l, struct sc_netch
 	return sc_lane_call(t, l, &s, NULL, 0); /* the block is never given back */
 }
 
-/* Gives the agent memory for sockets. -ENOBUFS: there is none left. */
-static long segment_give(struct sc_thread *t, struct sc_hlane *l)
-{
-	struct sc_slot s = {.op = SC_OP_NET_SEGMENT};
-	uint32_t got;
-
-	s.buf = sc_pool_get(l->chan, GRANT_BLOCKS, &got, false);
-	if (!s.buf)
-		return -ENOBUFS;
-	s.len = got * SC_POOL_BLOCK;
-	return sc_lane_call(t, l, &s, NULL, 0);
-}
-
 static long netchan_make(struct sc_thread *t, struct sc_hlane *l)
 {
 	struct sc_netchan *nc = sc_map(sizeof(*nc));
@@ -174,6 +160,7 @@ static long netchan_make(struct sc_thread *t, struct sc_hlane *l)
 	}
 	sc_chan_hold(l->chan); /* sockets lie in it: it stays mapped */
 	__atomic_store_n(&l->chan->net, nc, __ATOMIC_RELEASE);
+	sc_netmem_known(t, l);
 	return 0;
 }
 
@@ -200,12 +187,14 @@ void sc_netchan_free(struct sc_netchan *nc)
 
 /* ---- where a socket's object lies ---- */
 
-static long place(struct sc_nsock *s, struct sc_chan *c, const struct sc_sock_loc *loc,
-		  uint64_t handle)
+static long place(struct sc_thread *t, struct sc_nsock *s, struct sc_chan *c,
+		  const struct sc_sock_loc *loc, uint64_t handle)
 {
-	uint8_t *base = c->base;
+	uint32_t start = loc->segment ? 0 : c->lay.arena_off;
+	uint64_t size = c->lay.size;
+	uint8_t *base = loc->segment ? sc_netmem_base(t, loc->segment, &size) : c->base;
 
-	if (loc->segment != 0 || !sc_sock_loc_valid(loc, c->lay.arena_off, c->lay.size))
+	if (!base || size > UINT32_MAX || !sc_sock_loc_valid(loc, start, (uint32_t)size))
 		return -EIO;
 	if ((uint32_t)handle >= SC_NET_SOCKETS)
 		return -EIO;
@@ -246,7 +235,7 @@ static long grant(struct sc_thread *t, struct sc_hlane *l, struct sc_file *f)
 		return -EIO;
 	memcpy(&loc, sc_chan_ptr(l->chan, slot.buf2), sizeof(loc));
 	if (!s->sh)
-		return place(s, l->chan, &loc, f->handle);
+		return place(t, s, l->chan, &loc, f->handle);
 	return 0;
 }
 
@@ -383,7 +372,7 @@ static long make_remote(struct sc_thread *t, struct sc_hlane *l, struct sc_nsock
 		res = sc_lane_call(t, l, &slot, NULL, 0);
 		if (res != -ENOBUFS || tries == SEGMENT_TRIES)
 			break;
-		res = segment_give(t, l);
+		res = sc_netmem_more(t, l, 0);
 		if (res < 0)
 			return res;
 	}
@@ -394,7 +383,7 @@ static long make_remote(struct sc_thread *t, struct sc_hlane *l, struct sc_nsock
 	m->loc.family = s->family;
 	m->loc.type = s->type;
 	m->loc.protocol = s->protocol;
-	return place(s, l->chan, &m->loc, m->handle);
+	return place(t, s, l->chan, &m->loc, m->handle);
 }
 
 static void set_options(struct sc_thread *t, struct sc_file *f)
@@ -465,7 +454,7 @@ static long adopt(struct sc_thread *t, struct sc_hlane *l, struct sc_file *liste
 	long res = netchan_get(t, l, &nc);
 
 	if (!res)
-		res = place(s, l->chan, &a->loc, a->handle);
+		res = place(t, s, l->chan, &a->loc, a->handle);
 	if (!res)
 		res = sc_lane_call(t, l, &slot, NULL, 0);
 	if (res >= 0)
@@ -490,20 +479,20 @@ long sc_accept_done(struct sc_thread *t, struct sc_file *listener, struct sc_ope
 			nsock_free(s);
 		return res == -ENOMEM ? res : -ECONNABORTED;
 	}
-	s->told = true;
+	s->connect = SC_CONNECT_DONE;
 	__atomic_store_n(&sc_sock_host(s)->nonblock, oflags & O_NONBLOCK ? 1 : 0, __ATOMIC_RELAXED);
 	o->kind = SC_KIND_SOCK;
 	o->net = s;
 	return sc_open_done(t, o, a->handle, O_RDWR | oflags, S_IFSOCK, cloexec);
 }
 
-void sc_net_more(struct sc_thread *t, struct sc_file *f)
+void sc_net_more(struct sc_thread *t, struct sc_file *f, uint64_t min)
 {
 	struct sc_hlane *l;
 
 	if (sc_lane_get(t, f->dom, &l))
 		return;
-	segment_give(t, l);
+	sc_netmem_more(t, l, min);
 	sc_lane_put(t, l);
 }
 
@@ -524,12 +513,14 @@ bool sc_net_adopt(struct sc_file *f, uint32_t family, uint32_t type, uint32_t pr
 void sc_net_before_fork(void)
 {
 	sc_mutex_lock(&chan_lock);
+	sc_netmem_before_fork();
 	sc_mutex_lock(&slab_lock);
 }
 
 void sc_net_after_fork_parent(void)
 {
 	sc_mutex_unlock(&slab_lock);
+	sc_netmem_after_fork(false);
 	sc_mutex_unlock(&chan_lock);
 }
 
@@ -537,6 +528,7 @@ void sc_net_after_fork_child(struct sc_proc *p)
 {
 	sc_mutex_reset(&slab_lock);
 	sc_mutex_reset(&chan_lock);
+	sc_netmem_after_fork(true);
 	for (uint32_t i = 1; i < p->fds.file_high; i++) {
 		struct sc_file *f = &p->fds.files[i];
 		struct sc_nsock *s = f->net;

@@ -140,6 +140,13 @@ static uint32_t dgram_events(const struct sc_nsock *s)
 	return mask;
 }
 
+void sc_net_watch(struct sc_nsock *s)
+{
+	if (s->sh && !__atomic_load_n(&s->sh->watch, __ATOMIC_RELAXED))
+		/* seq_cst: before the look that follows */
+		__atomic_store_n(&s->sh->watch, 1, __ATOMIC_SEQ_CST);
+}
+
 uint32_t sc_net_events(struct sc_nsock *s, uint32_t asked, bool arm)
 {
 	uint32_t mask;
@@ -243,8 +250,12 @@ static void take_word(struct sc_netchan *nc, uint32_t w, int own_bell)
 	for (; bits; bits &= bits - 1) {
 		struct sc_nsock *s = nc->map[w * 64 + (uint32_t)__builtin_ctzll(bits)];
 
-		if (s)
-			notify(s, own_bell);
+		if (!s)
+			continue;
+		if (s->sh && load(&s->sh->state) == SC_SOCK_LISTEN &&
+		    load(&s->sh->flags) & SC_SOCK_F_WANT_SEGMENT)
+			__atomic_store_n(&nc->wants, 1, __ATOMIC_RELAXED);
+		notify(s, own_bell);
 	}
 }
 
@@ -288,6 +299,23 @@ void sc_net_pump_all(struct sc_thread *t)
 
 		if (nc)
 			pump(nc, own_bell(t));
+	}
+}
+
+void sc_net_feed(struct sc_thread *t)
+{
+	for (uint32_t i = 0; i < sc_ndoms; i++) {
+		struct sc_chan *c = sc_chan_of(t, &sc_doms[i]);
+		struct sc_netchan *nc = c ? __atomic_load_n(&c->net, __ATOMIC_ACQUIRE) : NULL;
+		struct sc_hlane *l;
+
+		if (!nc || !__atomic_load_n(&nc->wants, __ATOMIC_RELAXED) ||
+		    !__atomic_exchange_n(&nc->wants, 0, __ATOMIC_RELAXED))
+			continue;
+		if (sc_lane_get(t, &sc_doms[i], &l))
+			continue;
+		sc_netmem_more(t, l, 0);
+		sc_lane_put(t, l);
 	}
 }
 
@@ -467,6 +495,7 @@ static long sleep_for(struct sc_thread *t, struct sc_netchan *nc, struct sc_nsoc
 	for (;;) {
 		sc_net_arm(nc);
 		pump(nc, bell);
+		sc_net_feed(t);
 		res = 0;
 		if (sc_net_events(s, events, true))
 			break;
@@ -623,6 +652,7 @@ static long sleep_many(struct many *m, uint64_t deadline)
 			sc_net_arm(m->sl[k].nc);
 			pump(m->sl[k].nc, bell);
 		}
+		sc_net_feed(m->t);
 		ready = look(m, true);
 		if (ready)
 			break;

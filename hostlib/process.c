@@ -243,9 +243,9 @@ bool sc_serve_init(char **envp)
 static void lock_all(struct sc_proc *p)
 {
 	sc_mutex_lock(&p->fd_lock);
+	sc_net_before_fork();
 	for (uint32_t i = 0; i < sc_ndoms; i++)
 		sc_mutex_lock(&sc_doms[i].lock);
-	sc_net_before_fork();
 	sc_mutex_lock(&serve_lock);
 	sc_mutex_lock(&random_lock);
 }
@@ -254,9 +254,9 @@ static void unlock_all(struct sc_proc *p)
 {
 	sc_mutex_unlock(&random_lock);
 	sc_mutex_unlock(&serve_lock);
-	sc_net_after_fork_parent();
 	for (uint32_t i = 0; i < sc_ndoms; i++)
 		sc_mutex_unlock(&sc_doms[i].lock);
+	sc_net_after_fork_parent();
 	sc_mutex_unlock(&p->fd_lock);
 }
 
@@ -302,6 +302,7 @@ void sc_serve_after_fork_child(struct sc_thread *t)
 	sc_fdtab_after_fork(p);
 	sc_net_after_fork_child(p);
 	sc_libfd_close_all(p->cwd ? p->cwd->ticket_fd : -1);
+	sc_netmem_in_child();
 	sc_stats_start();
 	for (uint32_t i = 0; i < sc_ndoms; i++)
 		sc_dom_after_fork_child(&sc_doms[i]);
@@ -419,6 +420,7 @@ long sc_libfd_evict(int fd)
 			swap_fd(sc_epoll_bell(p->fds.files[i].net), fd, to);
 	}
 	sc_mutex_unlock(&p->fd_lock);
+	sc_netmem_evict(fd, to);
 	for (struct sc_serve_thread *s = all_serves; s; s = s->all)
 		swap_fd(&s->bell, fd, to);
 	for (uint32_t i = 0; i < sc_ndoms; i++) {

@@ -206,6 +206,13 @@ static void more_tickets(int sock, const struct sc_attach_tickets *q)
 	send_fds(sock, &rep, sizeof(rep), fds, rep.count);
 }
 
+static void no_segment(int sock, struct sc_attach_segment *q)
+{
+	q->h.type = SC_ATTACH_SEGMENT_REP;
+	q->status = EIO;
+	send_fds(sock, q, sizeof(*q), NULL, 0);
+}
+
 static void *client(void *arg)
 {
 	int sock = (int)(long)arg;
@@ -217,6 +224,8 @@ static void *client(void *arg)
 			attach(sock, (struct sc_attach_req *)buf);
 		else if (h->type == SC_ATTACH_TICKETS)
 			more_tickets(sock, (struct sc_attach_tickets *)buf);
+		else if (h->type == SC_ATTACH_SEGMENT)
+			no_segment(sock, (struct sc_attach_segment *)buf);
 	}
 	return NULL;
 }

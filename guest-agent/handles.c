@@ -3,6 +3,7 @@
 #include "handles.h"
 
 #include "agent.h"
+#include "hot.h"
 #include "session.h"
 
 #include <errno.h>
@@ -267,6 +268,7 @@ void handle_reap(struct handles *t, struct handle *h)
 {
 	struct session *s = h->session;
 
+	hot_drop(h);
 	close(h->fd);
 	if (h->root)
 		root_put(h->root);

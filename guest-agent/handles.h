@@ -25,6 +25,7 @@
 
 struct call;
 struct handles;
+struct hot;
 struct session;
 
 /* An export's root: what no path of its handles leaves. Counted by the handles that were opened below it. */
@@ -44,7 +45,9 @@ struct handle {
 	_Atomic uint32_t
 	    status; /* O_NONBLOCK and O_DIRECT as set last. O_NONBLOCK is kept here alone: on the
 				    descriptor it would make the ring give up instead of waiting for the disk */
-	_Atomic uint32_t ngrants; /* sessions in `grants` */
+	_Atomic(struct hot *) hot;     /* a mapping of the file, or NULL: hot.h */
+	_Atomic uint32_t cached_reads; /* counts reads that did not wait */
+	_Atomic uint32_t ngrants;      /* sessions in `grants` */
 	struct root *root;
 	struct session *session; /* the owner; holds a reference */
 	uint64_t secret;

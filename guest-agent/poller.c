@@ -28,7 +28,6 @@
 #define BEAT_ROUNDS   4096     /* busy rounds between looks at the clock */
 #define IDLE_SLEEP_MS 1000
 #define MIN_SPIN_NS   2000
-#define EAGER_ROUNDS  64 /* rounds after work that follow each other without a pause */
 #define CHANNEL_BUDGET \
 	256 /* work that a channel may bring into one round; a NOP is 1, all others: */
 #define CALL_COST     4
@@ -294,7 +293,7 @@ bool poller_run_here(struct poller *p, struct call *c)
 
 	if (!poller_may_run_here(p))
 		return false;
-	publish_lanes(p); /* others' results do not wait for this one */
+	/* Completions not yet published wait for a few short calls, or for the new runner's first round. */
 	token = relay_enter(&p->relay);
 	p->service->work(&me->actor, c);
 	if (relay_leave(&p->relay, token))
@@ -859,15 +858,12 @@ static uint32_t poller_round_once(struct poller *p)
 static bool poller_spin(struct poller *p)
 {
 	int64_t start = now_ns(), now;
-	int eager = EAGER_ROUNDS;
 
 	do {
 		for (int i = 0; i < 32; i++) {
 			/* A worker may be waiting for this very CPU. Without one this costs less than the worker. */
 			if (p->at_workers)
 				sched_yield();
-			else if (eager)
-				eager--; /* the next request of a busy lane comes sooner than a pause ends */
 			else
 				__builtin_ia32_pause();
 			if (poller_round_once(p)) {

@@ -14,12 +14,15 @@
 
 #define WATCH_NS \
 	1000000 /* between looks of the stand-by: a call of more than one to two of these is slow */
-#define WATCH_IDLE    64 /* looks without a call after which it sleeps */
-#define REST_FACTOR   4	 /* after a slow call, no others for so many times its duration */
-#define REST_MAX_NS   200000000
-#define WATCH_ASLEEP  0u /* values of `watch`: the stand-by sleeps until it is woken */
-#define WATCH_AWAKE   1u
-#define WATCH_STOPPED 2u
+#define WATCH_IDLE  64 /* looks without a call after which it sleeps */
+#define REST_FACTOR 4  /* after a slow call, no others for so many times its duration */
+#define REST_MAX_NS 200000000
+#define BLOCKED_TICKS \
+	1000000 /* of the TSC, 0.3 to 1 ms: a call that took so long has waited for something */
+#define BLOCKED_REST_NS 2000000 /* and so long no others are made */
+#define WATCH_ASLEEP	0u	/* values of `watch`: the stand-by sleeps until it is woken */
+#define WATCH_AWAKE	1u
+#define WATCH_STOPPED	2u
 
 /* Sleeps while r->watch is `value`, at most ns (0: no limit). */
 static void watch_wait(struct relay *r, uint32_t value, long ns)
@@ -133,6 +136,7 @@ uint32_t relay_enter(struct relay *r)
 	uint32_t token = atomic_load_explicit(&r->turn, memory_order_relaxed) + 1;
 	uint32_t asleep = WATCH_ASLEEP;
 
+	r->entered = __builtin_ia32_rdtsc();
 	/* An exchange, not a store: what is below must not be looked at before. Release: for who takes over. */
 	atomic_exchange(&r->turn, token);
 	if (atomic_load(&r->watch) == WATCH_ASLEEP &&
@@ -143,8 +147,13 @@ uint32_t relay_enter(struct relay *r)
 
 bool relay_leave(struct relay *r, uint32_t token)
 {
-	return atomic_compare_exchange_strong_explicit(&r->turn, &token, token + 1,
-						       memory_order_acq_rel, memory_order_relaxed);
+	if (!atomic_compare_exchange_strong_explicit(&r->turn, &token, token + 1,
+						     memory_order_acq_rel, memory_order_relaxed))
+		return false;
+	if (__builtin_ia32_rdtsc() - r->entered > BLOCKED_TICKS)
+		atomic_store_explicit(&r->rest_until, now_ns() + BLOCKED_REST_NS,
+				      memory_order_relaxed);
+	return true;
 }
 
 _Noreturn void relay_stand_by(struct runner *me)

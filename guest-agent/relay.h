@@ -15,7 +15,8 @@
  *
  * Both sides decide by one compare-and-exchange of `turn`, which is odd during a call: whoever moves it to the next even number
  * has the poller. While there is no stand-by (it has just taken over), relay_may_enter() refuses and workers do the work; so it
- * does for a while after a slow call, because those come in groups (a full journal, throttled writers).
+ * does for a while after a call that blocked, be it shorter than the stand-by's looks: such calls come in groups (a cold cache, a
+ * full journal, throttled writers), and several workers wait for the disk together.
  *
  * While no such calls are made, the stand-by sleeps without a time-out, and the next call wakes it.
  */
@@ -44,7 +45,8 @@ struct runner {
 
 struct relay {
 	struct runner runners[2];
-	struct runner *now;		/* who runs; for the runner alone */
+	struct runner *now;		/* who runs; for the runner alone, like the next one */
+	uint64_t entered;		/* TSC when its present or last call began */
 	void (*loop)(void *arg);	/* the poller's; returns when it is to stop */
 	void (*ready)(struct actor *a); /* what each thread does first, with its actor */
 	void *arg;

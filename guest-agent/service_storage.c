@@ -3,6 +3,7 @@
 #include "service.h"
 
 #include "handles.h"
+#include "hot.h"
 #include "locks.h"
 #include "log.h"
 #include "objects.h"
@@ -20,7 +21,7 @@
 
 #define HANDLES_MAX	 1000000u
 #define BYTES_PER_HANDLE 8192u
-#define FDS_RESERVED	 512u /* descriptors that are not open files of callers */
+#define FDS_RESERVED	 (512u + HOT_MAX_MAPS) /* descriptors that are not open files of callers */
 
 static const char usage[] =
     "Usage: sc-agent (--device PATH | --loopback SOCKET) --root DIR [options]\n"
@@ -80,6 +81,7 @@ static bool prepare(struct agent *agent)
 {
 	struct stat st;
 
+	hot_init();
 	agent->root_fd = open(agent->opt.root, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	agent->sync_fd = open(agent->opt.root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (agent->root_fd < 0 || agent->sync_fd < 0 || fstat(agent->root_fd, &st) < 0) {

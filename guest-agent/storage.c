@@ -57,7 +57,7 @@ static const struct op ops[SC_OP_STORAGE_END] = {
     [SC_OP_OPEN] = {OP_HANDLE | OP_CACHED | OP_HERE, NULL, work_open},
     [SC_OP_CLOSE] = {OP_HANDLE | OP_HERE, start_close, work_close},
     [SC_OP_GRANT] = {0, start_grant, NULL},
-    [SC_OP_READ] = {OP_HANDLE | OP_CURPOS, start_read, work_read},
+    [SC_OP_READ] = {OP_HANDLE | OP_CURPOS | OP_HERE, start_read, work_read},
     [SC_OP_WRITE] = {OP_HANDLE | OP_CURPOS | OP_HERE, start_write, work_write},
     [SC_OP_SEEK] = {OP_HANDLE | OP_POS | OP_HERE, start_seek, work_seek},
     [SC_OP_READDIR] = {OP_HANDLE | OP_POS | OP_HERE, NULL, work_readdir},
@@ -221,6 +221,16 @@ static int check_slot(const struct op *op, const struct call *c)
 	return 0;
 }
 
+/*
+ * True for a call that is quicker when it may block: a name without a directory is looked at in place, but only if the kernel
+ * may go to the disk for it. Only this decision depends on the present look at the text.
+ */
+static bool better_here(struct poller *p, const struct call *c)
+{
+	return c->s.op == SC_OP_STAT && c->s.len && c->s.len < SC_PATH_BUF &&
+	       poller_may_run_here(p) && !memchr(channel_at(c->ch, c->s.buf), '/', c->s.len);
+}
+
 /* The first steps of a call, which never block. */
 static enum step begin(struct poller *p, const struct op *op, struct call *c)
 {
@@ -235,10 +245,23 @@ static enum step begin(struct poller *p, const struct op *op, struct call *c)
 		return STEP_AWAY;
 	if (op->start)
 		return op->start(p, c);
-	if (!(op->needs & OP_CACHED) || act_as_caller(a, c) < 0)
+	if (!(op->needs & OP_CACHED) || better_here(p, c) || act_as_caller(a, c) < 0)
 		return STEP_WORK;
 	c->res = op->work(a, c, true);
 	return c->res == -EAGAIN ? STEP_WORK : STEP_DONE;
+}
+
+/* False for what keeps a poller busy for long even if it does not block, or certainly blocks. */
+static bool is_short(struct poller *p, const struct call *c)
+{
+	switch (c->s.op) {
+	case SC_OP_READ:
+		return is_short_read(p, c);
+	case SC_OP_WRITE:
+		return is_short_write(c);
+	default:
+		return true;
+	}
 }
 
 enum step storage_start(struct poller *p, struct call *c)
@@ -249,8 +272,7 @@ enum step storage_start(struct poller *p, struct call *c)
 	if (!op || (!op->start && !op->work))
 		return done(c, -ENOSYS);
 	step = begin(p, op, c);
-	if (step == STEP_WORK && (op->needs & OP_HERE) &&
-	    (c->s.op != SC_OP_WRITE || is_short_write(c)) && poller_run_here(p, c))
+	if (step == STEP_WORK && (op->needs & OP_HERE) && is_short(p, c) && poller_run_here(p, c))
 		return STEP_DONE;
 	return step;
 }

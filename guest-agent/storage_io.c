@@ -16,6 +16,7 @@
  *
  * Everything that the ring does has a worker's version, for kernels that refuse io_uring.
  */
+#include "hot.h"
 #include "objects.h"
 #include "storage.h"
 #include "storage_ops.h"
@@ -114,6 +115,25 @@ static enum step ring_io(struct poller *p, struct call *c, bool write)
 	return STEP_RING;
 }
 
+/* True for a read that a mapping can serve. */
+static bool is_hot_read(const struct call *c)
+{
+	return !c->moved && !c->s.arg0 && !(c->s.flags & SC_SLOT_F_CURPOS) &&
+	       hot_covers(c->h, c->s.off, c->s.len) && !is_direct(c->h);
+}
+
+bool is_short_read(struct poller *p, const struct call *c)
+{
+	if (c->s.len > INLINE_MAX && !(c->s.len <= ALONE_MAX && poller_is_alone(p)))
+		return false;
+	return is_hot_read(c) && !gate_is_stored(poller_actor(p)->agent, c->h);
+}
+
+static bool goes_past_cache(const struct actor *a, const struct call *c)
+{
+	return (c->s.arg1 & SC_READ_COPIED) && c->s.len >= COPY_MIN && a->agent->copy_pays;
+}
+
 /* Reads some of what is left: preadv2() with `flags`, less at a time. */
 static ssize_t read_some(struct actor *a, const struct call *c, int flags)
 {
@@ -121,8 +141,7 @@ static ssize_t read_some(struct actor *a, const struct call *c, int flags)
 	void *to = v.iov_base;
 	ssize_t n;
 
-	if (!(c->s.arg1 & SC_READ_COPIED) || v.iov_len < COPY_MIN || !a->agent->copy_pays ||
-	    is_direct(c->h))
+	if (!goes_past_cache(a, c) || is_direct(c->h))
 		return preadv2(c->h->fd, &v, 1, next_pos(c), flags);
 	v.iov_base = a->piece;
 	if (v.iov_len > sizeof(a->piece))
@@ -148,6 +167,8 @@ enum step start_read(struct poller *p, struct call *c)
 		return STEP_WORK;
 	if (is_direct(c->h))
 		return ring_io(p, c, false);
+	if (is_short_read(p, c) && poller_may_run_here(p))
+		return STEP_WORK; /* which will be run here */
 	if (c->s.len > INLINE_MAX && !(c->s.len <= ALONE_MAX && poller_is_alone(p)))
 		return STEP_WORK;
 	for (;;) {
@@ -155,6 +176,8 @@ enum step start_read(struct poller *p, struct call *c)
 
 		if (n > 0 && (c->moved += (uint64_t)n) < c->s.len)
 			continue; /* end of file, or the rest is not cached: the next turn tells */
+		if (n > 0 && !(c->s.flags & SC_SLOT_F_CURPOS))
+			hot_note(c->h);
 		if (n >= 0 || (c->s.arg0 & RWF_NOWAIT))
 			return done(c, add_moved(c, n < 0 ? -errno : 0));
 		if (errno == EAGAIN)
@@ -274,6 +297,12 @@ int64_t work_read(struct actor *a, struct call *c, bool cached)
 
 	if (!c->moved && gate_is_stored(a->agent, c->h) && read_mapped(a, c, &res))
 		return res;
+	if (is_hot_read(c)) {
+		n = hot_read(c->h, channel_at(c->ch, c->s.buf), c->s.off, c->s.len,
+			     goes_past_cache(a, c));
+		if (n >= 0)
+			return n;
+	}
 	do {
 		n = read_some(a, c, (int)c->s.arg0);
 		res = add_moved(c, n < 0 ? -errno : n);

@@ -112,14 +112,12 @@ static int64_t open_flags(uint64_t arg0)
 /* What was opened is something that may be: 0, or -errno. Takes O_NONBLOCK back. */
 static int accept_file(int fd, uint32_t flags, const struct sc_stat *st)
 {
-	int fl;
-
 	if (flags & O_PATH)
 		return 0;
 	switch (st->mode & S_IFMT) {
-	case S_IFREG:
-		fl = fcntl(fd, F_GETFL);
-		return fl < 0 || fcntl(fd, F_SETFL, fl & ~O_NONBLOCK) < 0 ? -errno : 0;
+	case S_IFREG: /* F_SETFL sets SETFL_FLAGS and no others */
+		return fcntl(fd, F_SETFL, flags & SETFL_FLAGS & ~(uint32_t)O_NONBLOCK) < 0 ? -errno
+											   : 0;
 	case S_IFDIR:
 		return 0;
 	case S_IFCHR:

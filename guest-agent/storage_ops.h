@@ -61,6 +61,8 @@ bool close_handle(struct agent *agent, struct handle *h);
 
 /* storage_io.c */
 enum step start_read(struct poller *p, struct call *c);
+/* True for a read that a mapping serves, and that is not too long for the poller. */
+bool is_short_read(struct poller *p, const struct call *c);
 enum step start_write(struct poller *p, struct call *c);
 /* False for a write that waits for the disk, or keeps a poller busy for long. */
 bool is_short_write(const struct call *c);

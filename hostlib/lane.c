@@ -37,7 +37,6 @@
 #define SPIN_LOST \
 	8u /* a wait of more than so many times the longest spin was not worth spinning for */
 #define SPIN_MISSES    4u /* so many waits in a row may spin in vain without consequence */
-#define SPIN_EAGER     64 /* looks before the first pause */
 #define SPIN_REST_LOG2 8u /* at most 2^this waits in a row do not even try */
 
 uint64_t sc_now_ms(void)
@@ -270,20 +269,11 @@ static void spin_found(struct sc_spin *s)
 	__atomic_store_n(&s->rest, 0, __ATOMIC_RELAXED);
 }
 
-static bool moved_from(const struct sc_hlane *l, uint32_t seen)
-{
-	return __atomic_load_n(&l->sh->done, __ATOMIC_ACQUIRE) != seen;
-}
-
 bool sc_lane_spin(const struct sc_hlane *l, uint32_t seen, uint64_t start, uint32_t limit)
 {
-	/* The quickest answers come sooner than a pause ends. */
-	for (int i = 0; i < SPIN_EAGER; i++)
-		if (moved_from(l, seen))
-			return true;
 	do {
 		for (int i = 0; i < 16; i++) {
-			if (moved_from(l, seen))
+			if (__atomic_load_n(&l->sh->done, __ATOMIC_ACQUIRE) != seen)
 				return true;
 			__builtin_ia32_pause();
 		}

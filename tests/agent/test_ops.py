@@ -729,6 +729,50 @@ class Life(Base):
         time.sleep(1.1)
         self.assertGreater(self.agent.counter("heartbeat"), a)
 
+    def test_hot_reads(self):
+        """Reads from a mapping of the file see what read(2) would: others' writes, and the end of the file wherever it is now."""
+        path = os.path.join(self.dir, "hot")
+        data = bytes(random.Random(1).randrange(256) for _ in range(3 * 4096 + 100))
+        with open(path, "wb") as f:
+            f.write(data)
+        h = self.ch.open(self.root, "hot")
+        size = len(data)
+        buf = self.ch.data_off()
+
+        def read(off, n, hint):
+            res = self.ch.call("READ", handle=h, off=off, buf=buf, length=n, arg1=hint)
+            return self.ch.get(buf, res) if res > 0 else b"" if res == 0 else res
+
+        for i in range(600):
+            off, n = i * 37 % (size + 50), 1 + i * 101 % 8000
+            self.assertEqual(read(off, n, i & 1), data[off:off + n])
+        for turn in range(40):
+            size = (turn * 3001) % 20000
+            os.truncate(path, size)
+            data = (data + bytes(20000))[:size]
+            self.assertEqual(read(0, 20000, turn & 1), data)
+            self.assertEqual(read(size, 10, 1), b"")
+            with open(path, "r+b") as f:
+                f.seek(size // 2)
+                f.write(b"new%d" % turn)
+                data = data[:size // 2] + b"new%d" % turn + data[size // 2 + 3 + len(str(turn)):]
+            self.assertEqual(read(0, 20000, turn & 1), data)
+        with open(path, "r+b") as f:  # cut off and put back again and again, in the middle of reads
+            os.ftruncate(f.fileno(), 1 << 20)
+            h = self.ch.open(self.root, "hot")
+            for _ in range(60):
+                self.assertEqual(self.ch.call("READ", handle=h, off=0, buf=15 << 20, length=512 << 10), 512 << 10)
+            end = time.monotonic() + 1
+            child = os.fork()
+            if not child:
+                while time.monotonic() < end:
+                    os.ftruncate(f.fileno(), 0)
+                    os.ftruncate(f.fileno(), 1 << 20)
+                os._exit(0)
+            while time.monotonic() < end:
+                self.assertIn(self.ch.call("READ", handle=h, off=0, buf=15 << 20, length=512 << 10), range((512 << 10) + 1))
+            os.waitpid(child, 0)
+
     def test_slow_calls_are_left_behind(self):
         """A call that blocks in the poller's own thread holds up nobody: the other thread takes the poller over, again and again.
         The calls block in truncate(2), because this process has leases on the files."""

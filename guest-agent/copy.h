@@ -15,7 +15,7 @@
 #include <stddef.h>
 
 #define COPY_PIECE (64u * 1024u) /* bytes read at a time on such a way */
-#define COPY_MIN   1024u	 /* less is not worth it */
+#define COPY_MIN   (32u * 1024u) /* less stays in the caches, and is there sooner */
 
 /* Whether the detour pays here: not where the processor is emulated and has no cache to speak of. */
 bool copy_pays(void);

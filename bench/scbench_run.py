@@ -143,19 +143,20 @@ class Run:
             'pinning': f'one-caller figures of ring: application on CPU {self.cpu}, agent or VM (io_uring\'s polling thread) on CPU '
                        f'{self.peer_cpu}; the rest: none',
             'file_systems': {'base': machine.file_system(self.places.base), 'domain': self._remote_fs()},
-            'resumed': old.get('resumed', []), 'command': self._command(),
+            'resumed': old.get('resumed', []),
         }
+        record['command'] = self._command(record['sets'])
         if old:
             now = record['machine']
             record['machine'] = old['machine']
             record['resumed'].append({'date': now['date'], 'load_average': now['load_average']})
         write_json(path, record)
 
-    def _command(self):
+    def _command(self, sets):
         a = self.args
         options = [('--repeat', a.repeat, 10), ('--domain', a.domain, 'loopback'), ('--accel', a.accel, 'auto'), ('--seed', a.seed, 1),
                    ('--sample-ms', a.sample_ms, 40), ('--nice', a.nice, 0)]
-        return ' '.join(['scbench run', a.what, '--out DIR'] + [f'{name} {value}' for name, value, usual in options if value != usual])
+        return ' '.join(['scbench run', ', '.join(sets), '--out DIR'] + [f'{name} {value}' for name, value, usual in options if value != usual])
 
     def _note(self, **entry):
         self.raw.write(json.dumps(entry, separators=(',', ':')) + '\n')

@@ -24,6 +24,8 @@
 #include <unistd.h>
 
 #define DEPTH_MAX 256u
+/* Entries of the ring. The polling thread gives entries back after it has completed them: a batch finds room beside the last. */
+#define ENTRIES (2 * DEPTH_MAX)
 /* The polling thread goes to sleep after so long: it must not spin into the next side's sample. */
 #define IDLE_MS	   1
 #define PATIENCE   10000000000ll /* ns without any completion after which we give up */
@@ -200,7 +202,7 @@ static int make_ring(int argc, char **argv)
 		p.flags |= IORING_SETUP_SQ_AFF;
 		p.sq_thread_cpu = (unsigned int)measure_peer_cpu;
 	}
-	err = io_uring_queue_init_params(DEPTH_MAX, &ring, &p);
+	err = io_uring_queue_init_params(ENTRIES, &ring, &p);
 	if (err) {
 		fprintf(stderr, "scbench-uring: no io_uring with SQPOLL here: %s\n",
 			strerror(-err));

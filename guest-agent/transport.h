@@ -65,7 +65,7 @@ struct transport_ops {
 struct transport {
 	const struct transport_ops *ops;
 	int fd;		       /* for poll: readable when recv has something */
-	uint32_t num_channels; /* for HELLO */
+	uint32_t num_channels; /* for HELLO; 0: no device */
 	uint64_t slot_size;    /* bytes, for HELLO */
 	uint64_t window_size;  /* bytes; 0: loopback, which has none */
 };

@@ -210,8 +210,6 @@ struct transport *transport_open_loopback(const char *path)
 	if (!t)
 		return NULL;
 	t->ops = &loopback_ops;
-	t->num_channels = VIRTIO_SC_DEFAULT_CHANNELS;
-	t->slot_size = SC_DEFAULT_CHANNEL;
 	t->fd = connect_waiting(&addr);
 	if (t->fd < 0) {
 		log_error("cannot connect to the broker at %s: %s; is vhost-scd running?", path,

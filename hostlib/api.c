@@ -222,7 +222,7 @@ static void forget_parents(struct sc_thread *t)
 
 	if (owner && owner != pid && !sc_nroutes) {
 		t->serve = NULL;
-		sc_libfd_close_all(-1);
+		sc_libfd_close_all(NULL, 0);
 		for (uint32_t i = 0; i < sc_ndoms; i++)
 			sc_dom_after_fork_child(&sc_doms[i]);
 	}

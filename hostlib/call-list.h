@@ -168,10 +168,6 @@ SC_CALL(__NR_getsockopt, SC_K_FD, call_getsockopt)
 SC_CALL(__NR_setsockopt, SC_K_FD, call_setsockopt)
 SC_CALL(__NR_sendto, SC_K_FD, call_sendto)
 SC_CALL(__NR_recvfrom, SC_K_FD, call_recvfrom)
-SC_CALL(__NR_sendmsg, SC_K_FD, call_sendmsg)
-SC_CALL(__NR_recvmsg, SC_K_FD, call_recvmsg)
-SC_CALL(__NR_sendmmsg, SC_K_FD, call_sendmmsg)
-SC_CALL(__NR_recvmmsg, SC_K_FD, call_recvmmsg)
 
 /* calls_refuse.c: what a remote file or path cannot serve */
 SC_CALL(__NR_inotify_add_watch, SC_K_ANY, call_inotify_add_watch)
@@ -195,3 +191,10 @@ SC_CALL(__NR_file_setattr, SC_K_ANY, call_file_attr)
 SC_CALL(__NR_cachestat, SC_K_FD, call_cachestat)
 SC_CALL(__NR_io_uring_setup, SC_K_ANY, call_no_async)
 SC_CALL(__NR_io_setup, SC_K_ANY, call_no_async)
+
+/* calls_msg.c: descriptors that travel */
+SC_CALL(__NR_sendmsg, SC_K_ANY, call_sendmsg_any)
+SC_CALL(__NR_sendmmsg, SC_K_ANY, call_sendmmsg_any)
+SC_CALL(__NR_recvmsg, SC_K_ANY, call_recvmsg_any)
+SC_CALL(__NR_recvmmsg, SC_K_ANY, call_recvmmsg_any)
+SC_CALL(__NR_pidfd_getfd, SC_K_ANY, call_pidfd_getfd)

@@ -109,4 +109,7 @@ void sc_mmap_after_fork_child(void);
  * 0 or -errno. */
 long sc_set_file_flags(struct sc_thread *t, struct sc_file *f, uint32_t flags);
 
+/* The handlers of calls_sockio.c, which calls_msg.c calls for descriptors that are not the kernel's alone. */
+sc_handler call_sendmsg, call_sendmmsg, call_recvmsg, call_recvmmsg;
+
 #endif

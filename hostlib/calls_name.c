@@ -14,7 +14,7 @@
 /* A mode and the umask, as ops.h packs them. */
 static uint64_t packed_mode(struct sc_thread *t, uint32_t mode)
 {
-	return mode | (uint64_t)__atomic_load_n(&t->proc->umask, __ATOMIC_RELAXED) << 16;
+	return mode | (uint64_t)sc_umask(t->proc) << 16;
 }
 
 static long make_dir(struct sc_thread *t, const struct sc_call *c, int dirfd, int path_arg,

@@ -101,7 +101,7 @@ static long open_common(struct sc_thread *t, const struct sc_call *c, struct ope
 /* Mode and umask, as ops.h packs them. */
 static uint32_t packed_mode(struct sc_thread *t, uint32_t mode)
 {
-	return mode | __atomic_load_n(&t->proc->umask, __ATOMIC_RELAXED) << 16;
+	return mode | sc_umask(t->proc) << 16;
 }
 
 /* open and openat: unknown flags do not count, the mode counts only when something may be created. */

@@ -14,7 +14,7 @@
 #include <sys/time.h>
 
 #include "calls.h"
-#include "exec.h"
+#include "trace.h"
 #include "net.h"
 
 #define VALUE_MAX 4096u /* bytes of a value that goes to the domain */

@@ -42,7 +42,7 @@
 #define DEADLINE_MIN_MS 50u
 #define DEADLINE_MAX_MS 600000u
 
-struct sc_dom sc_doms[SC_MAX_DOMAINS];
+SC_FORK_DATA struct sc_dom sc_doms[SC_MAX_DOMAINS];
 uint32_t sc_ndoms;
 
 static uint32_t chan_gen; /* atomic */
@@ -551,16 +551,16 @@ void sc_dom_lost(struct sc_chan *c)
 		drop_if(c->dom, c);
 }
 
-void sc_dom_after_fork_child(struct sc_dom *d)
+SC_HOT_TEXT void sc_dom_after_fork_child(struct sc_dom *d)
 {
 	struct sc_chan *c = d->chan;
 
 	sc_mutex_reset(&d->lock);
+	if (!c)
+		return;
 	d->chan = NULL;
-	if (c) {
-		sc_netchan_free(c->net);
-		sc_unmap(c, c->map_bytes);
-	}
+	sc_netchan_free(c->net);
+	sc_unmap(c, c->map_bytes);
 }
 
 /* ---- tickets ---- */
@@ -629,6 +629,107 @@ long sc_ticket_get(struct sc_thread *t, struct sc_dom *d, uint64_t *ticket, int 
 			    c); /* a broker that hung up: try once more with a new channel */
 	}
 	return err;
+}
+
+/* Sends a message with descriptors to the broker. dom->lock held. */
+static long msg_send(struct sc_chan *c, const void *msg, size_t len, const int *fds, uint32_t n)
+{
+	union {
+		char room[CMSG_SPACE(SC_TICKETS_BATCH * sizeof(int))];
+		struct cmsghdr align;
+	} control = {0};
+	struct iovec iov = {.iov_base = (void *)msg, .iov_len = len};
+	struct msghdr m = {.msg_iov = &iov,
+			   .msg_iovlen = 1,
+			   .msg_control = &control,
+			   .msg_controllen = CMSG_SPACE(n * sizeof(int))};
+	struct cmsghdr *head = &control.align;
+	long res;
+
+	head->cmsg_level = SOL_SOCKET;
+	head->cmsg_type = SCM_RIGHTS;
+	head->cmsg_len = CMSG_LEN(n * sizeof(int));
+	memcpy(CMSG_DATA(head), fds, n * sizeof(int));
+	do
+		res = sc_sys3(__NR_sendmsg, c->sock, &m, MSG_NOSIGNAL);
+	while (res == -EINTR);
+	if (res >= 0)
+		return 0;
+	c->orphan = res == -EPIPE || res == -ECONNRESET;
+	return -EIO;
+}
+
+/* dom->lock held. */
+static long claim(struct sc_chan *c, const int *fds, uint32_t n, struct sc_ticket_name *names)
+{
+	union {
+		struct sc_attach_claim msg;
+		uint64_t room[SC_ATTACH_MSG_MAX / 8];
+	} u = {0};
+	int none[SC_TICKETS_BATCH];
+	uint32_t nfds = 0, seq = c->seq++;
+	long res;
+
+	u.msg.h = (struct sc_attach_hdr){
+	    .magic = SC_ATTACH_MAGIC, .type = SC_ATTACH_CLAIM, .seq = seq, .len = sizeof(u.msg)};
+	u.msg.count = n;
+	res = msg_send(c, &u.msg, sizeof(u.msg), fds, n);
+	if (res)
+		return res;
+	res = await_msg(c, SC_ATTACH_CLAIM_REP, seq, &u, none, SC_TICKETS_BATCH, &nfds);
+	if (res < 0)
+		return -EIO;
+	close_fds(none, nfds);
+	if ((size_t)res < sizeof(u.msg) || u.msg.count != n)
+		return -EIO;
+	memcpy(names, u.msg.names, n * sizeof(*names));
+	return 0;
+}
+
+/* Tells a name, if there is one, and asks for names. */
+static long tell_and_ask(struct sc_thread *t, struct sc_dom *d, const int *fds, uint32_t n,
+			 const struct sc_attach_name *tell, struct sc_ticket_name *names)
+{
+	struct sc_chan *c;
+	long err;
+
+	for (int tries = 0; tries < 2; tries++) {
+		err = sc_dom_attach(t, d);
+		if (err)
+			return err;
+		sc_mutex_lock(&d->lock);
+		c = sc_chan_of(t, d);
+		err = c && !c->orphan ? 0 : -EIO;
+		if (!err && tell)
+			err = msg_send(c, tell, sizeof(*tell), fds, 1);
+		if (!err)
+			err = claim(c, fds, n, names);
+		sc_mutex_unlock(&d->lock);
+		if (!err)
+			return 0;
+		if (c)
+			sc_dom_lost(c);
+	}
+	return err;
+}
+
+long sc_ticket_tell(struct sc_thread *t, struct sc_dom *d, int fd,
+		    const struct sc_ticket_name *name)
+{
+	struct sc_attach_name msg = {
+	    .h = {.magic = SC_ATTACH_MAGIC, .type = SC_ATTACH_NAME, .len = sizeof(msg)},
+	    .name = *name};
+	struct sc_ticket_name known;
+	/* The name has no reply; the answer to a question behind it says that it has arrived. */
+	long err = tell_and_ask(t, d, &fd, 1, &msg, &known);
+
+	return err ? err : known.ticket == name->ticket ? 0 : -EIO;
+}
+
+long sc_ticket_ask(struct sc_thread *t, struct sc_dom *d, const int *fds, uint32_t n,
+		   struct sc_ticket_name *names)
+{
+	return tell_and_ask(t, d, fds, n, NULL, names);
 }
 
 void sc_ticket_put(struct sc_dom *d, uint64_t ticket, int fd)

@@ -166,6 +166,16 @@ uint8_t *sc_chan_ptr(struct sc_chan *c, uint32_t off);
  * (ENFILE, EMFILE, EIO). *ticket: its number; *fd: the descriptor that holds the pooled copy.
  */
 long sc_ticket_get(struct sc_thread *t, struct sc_dom *d, uint64_t *ticket, int *fd);
+/*
+ * Descriptors that go to other processes, or come from them. sc_ticket_tell(): the broker learns what the ticket at fd
+ * holds (it keeps the first name that it is told); returns when it knows. sc_ticket_ask(): what do these descriptors hold?
+ * At most SC_TICKETS_BATCH; names[i].ticket is 0 for what is no ticket of the domain, or one without a name. Both attach if
+ * need be. 0 or -errno.
+ */
+long sc_ticket_tell(struct sc_thread *t, struct sc_dom *d, int fd,
+		    const struct sc_ticket_name *name);
+long sc_ticket_ask(struct sc_thread *t, struct sc_dom *d, const int *fds, uint32_t n,
+		   struct sc_ticket_name *names);
 /* Gives back a ticket that names no file (any more). */
 void sc_ticket_put(struct sc_dom *d, uint64_t ticket, int fd);
 

@@ -37,6 +37,7 @@ struct clone3_args {
 
 struct request {
 	uint64_t flags;
+	bool alone;  /* the caller is the only thread */
 	uint64_t sp; /* the child's stack pointer, 0: the parent's */
 	long nr;     /* clone or clone3 */
 	long args[5];
@@ -97,8 +98,10 @@ static long fork_child(struct sc_thread_priv *t, const struct request *q)
 	t->pub.tid = (uint32_t)sc_raw0(__NR_gettid);
 	t->deferred = 0; /* nothing waits in a new process; deferred_set is still to be unblocked */
 	t->virt_held = 0;
-	t->sighand->lock = 0;
-	sc_rewrite_after_fork();
+	if (!q->alone) {
+		t->sighand->lock = 0;
+		sc_rewrite_after_fork();
+	}
 	sc_threads_in_child(t);
 	if (q->flags & CLONE_CLEAR_SIGHAND)
 		sc_signals_reinstall(t);
@@ -112,20 +115,26 @@ static long fork_child(struct sc_thread_priv *t, const struct request *q)
 
 static long do_fork(struct sc_thread_priv *t, struct request *q)
 {
-	long r = sc_serve_before_fork(&t->pub);
+	long r;
 
+	q->alone = sc_threads_alone();
+	r = sc_serve_before_fork(&t->pub, q->alone);
 	if (r)
 		return r;
-	sc_spin_lock(&t->sighand->lock);
-	sc_threads_before_fork();
-	sc_rewrite_before_fork();
+	if (!q->alone) {
+		sc_spin_lock(&t->sighand->lock);
+		sc_threads_before_fork();
+		sc_rewrite_before_fork();
+	}
 	r = sc_clone_raw(NULL, q->nr, q->args);
 	if (!r)
 		return fork_child(t, q);
-	sc_rewrite_after_fork();
-	sc_threads_after_fork();
-	sc_spin_unlock(&t->sighand->lock);
-	sc_serve_after_fork_parent(&t->pub, r);
+	if (!q->alone) {
+		sc_rewrite_after_fork();
+		sc_threads_after_fork();
+		sc_spin_unlock(&t->sighand->lock);
+	}
+	sc_serve_after_fork_parent(&t->pub, q->alone, r);
 	return r;
 }
 
@@ -224,7 +233,7 @@ out:
 	return r;
 }
 
-long sc_clone(struct sc_thread_priv *t)
+SC_HOT_TEXT long sc_clone(struct sc_thread_priv *t)
 {
 	struct request q;
 	long r;

@@ -10,6 +10,7 @@
 #include "fdtable.h"
 #include "net.h"
 #include "process.h"
+#include "trace.h"
 
 #define TABLE_SIZE 512
 
@@ -50,6 +51,17 @@ long sc_native_changed(struct sc_thread *t, const struct sc_call *c,
 	return SC_NATIVE_CHANGED;
 }
 
+static long traced(struct sc_thread *t, const struct sc_call *c, sc_handler *handler)
+{
+	struct sc_trace tr;
+	long res;
+
+	sc_trace_begin(t, &tr);
+	res = handler(t, c);
+	sc_trace_end(t, &tr, c, res);
+	return res;
+}
+
 long sc_dispatch(struct sc_thread *t, long nr, long a0, long a1, long a2, long a3, long a4, long a5)
 {
 	struct sc_call c = {.nr = nr, .a = {a0, a1, a2, a3, a4, a5}};
@@ -72,5 +84,7 @@ long sc_dispatch(struct sc_thread *t, long nr, long a0, long a1, long a2, long a
 	case SC_K_ANY:
 		break;
 	}
+	if (__builtin_expect(sc_tracing, false))
+		return traced(t, &c, e->handler);
 	return e->handler(t, &c);
 }

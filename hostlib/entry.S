@@ -38,7 +38,7 @@
 	.cfi_escape 0x10, \reg, 3, 0x77, (\offset & 0x7f) | 0x80, (\offset >> 7)
 .endm
 
-	.text
+	.section .text.hot.sc, "ax", @progbits	/* SC_HOT_TEXT, intercept.h */
 
 /*
  * The slots. Slot i belongs to the site whose return address is sc_slot_ret[i] (rewrite.c claims them). Their code never

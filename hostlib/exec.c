@@ -12,6 +12,7 @@
  * environment prints what it would print natively.
  */
 #include <asm/unistd.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -23,6 +24,8 @@
 #include "libfd.h"
 #include "net.h"
 #include "process.h"
+#include "text.h"
+#include "trace.h"
 
 #define S_IFMT_BITS   0170000u
 #define S_IFSOCK_BITS 0140000u
@@ -33,10 +36,7 @@
 static char lib_path[SC_PATH_BUF]; /* of the library, for LD_PRELOAD; "" if not known */
 static char *routes_text;	   /* as it came, to be handed on; "" if there are none */
 static char *net_text;		   /* VHOST_SC_NET, likewise; NULL if there is none */
-static bool trace_wanted;
-static char *exe_path; /* of this program, if it is remote; NULL */
-static bool stats_wanted;
-static int stats_fd = -1; /* a copy of standard error: programs close theirs at exit */
+static char *exe_path;		   /* of this program, if it is remote; NULL */
 
 /* ---- reading ---- */
 
@@ -127,8 +127,8 @@ static void add_netroutes(const char *text)
 bool sc_env_routes(char **envp)
 {
 	char *text = env_get(envp, "VHOST_SC_ROUTES="), *dir = env_get(envp, "VHOST_SC_AT=");
-	char *lib = env_get(envp, "VHOST_SC_LIB="), *stats = env_get(envp, "VHOST_SC_STATS=");
-	char *net = env_get(envp, "VHOST_SC_NET="), *trace = env_get(envp, "VHOST_SC_TRACE=");
+	char *lib = env_get(envp, "VHOST_SC_LIB=");
+	char *net = env_get(envp, "VHOST_SC_NET=");
 
 	if (!dir)
 		dir = env_get(envp, "VHOST_SC_RUNDIR=");
@@ -142,8 +142,7 @@ bool sc_env_routes(char **envp)
 		return false;
 	if (lib && strlen(lib) < sizeof(lib_path))
 		memcpy(lib_path, lib, strlen(lib) + 1);
-	stats_wanted = stats && *stats == '1';
-	trace_wanted = trace && *trace == '1';
+	sc_report_setup(env_get(envp, "VHOST_SC_TRACE="), env_get(envp, "VHOST_SC_STATS="));
 	add_routes(routes_text);
 	if (net_text)
 		add_netroutes(net_text);
@@ -291,9 +290,10 @@ void sc_env_files(char **envp)
 
 static bool is_ours(const char *var)
 {
-	static const char *const names[] = {"VHOST_SC_LIB=", "VHOST_SC_ROUTES=", "VHOST_SC_FDS=",
-					    "VHOST_SC_CWD=", "VHOST_SC_LOCKS=",	 "VHOST_SC_AT=",
-					    "VHOST_SC_EXE=", "VHOST_SC_NET=",	 "VHOST_SC_SEGS="};
+	static const char *const names[] = {
+	    "VHOST_SC_LIB=",   "VHOST_SC_ROUTES=", "VHOST_SC_FDS=", "VHOST_SC_CWD=",
+	    "VHOST_SC_LOCKS=", "VHOST_SC_AT=",	   "VHOST_SC_EXE=", "VHOST_SC_TRACE=",
+	    "VHOST_SC_LIBS=",  "VHOST_SC_PAD=",	   "VHOST_SC_NET=", "VHOST_SC_SEGS="};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		size_t n = strlen(names[i]);
@@ -305,6 +305,8 @@ static bool is_ours(const char *var)
 }
 
 #define PRELOAD "LD_PRELOAD="
+#define AUDIT	"LD_AUDIT="
+#define LIBRARY "LD_LIBRARY_PATH="
 
 /* Length of our part of an LD_PRELOAD variable, separator included; 0: it is not there. */
 static size_t preload_part(const char *var)
@@ -319,93 +321,114 @@ static size_t preload_part(const char *var)
 	return var[name + lib] == ':' || var[name + lib] == ' ' ? lib + 1 : 0;
 }
 
+/* LD_AUDIT with the library alone: what we put there. */
+static bool is_our_audit(const char *var)
+{
+	size_t name = sizeof(AUDIT) - 1, lib = strlen(lib_path);
+
+	return lib && sc_strnlen(var, name + lib + 1) == name + lib &&
+	       memcmp(var, AUDIT, name) == 0 && memcmp(var + name, lib_path, lib) == 0;
+}
+
+/* Takes `added` off the end of LD_LIBRARY_PATH, which the loader has read. True: nothing is left. */
+static bool restore_libs(char *var, const char *added)
+{
+	size_t name = sizeof(LIBRARY) - 1, n = strlen(added), len;
+
+	if (sc_strnlen(var, name) < name || memcmp(var, LIBRARY, name))
+		return false;
+	len = strlen(var);
+	if (len < name + n || memcmp(var + len - n, added, n))
+		return false;
+	len -= n;
+	if (len == name)
+		return true;
+	var[len - 1] = '\0'; /* the colon before it */
+	return false;
+}
+
+/*
+ * Behind the environment's NULL lies the kernel's auxiliary vector, and there are programs (Go's) that look for it there. So
+ * the slots that become free are made to look like entries of it that say nothing. Such an entry takes two slots.
+ */
+static void fill_auxv(char **from, char **to)
+{
+	for (; to - from >= 2; from += 2) {
+		from[0] = (char *)AT_IGNORE;
+		from[1] = NULL;
+	}
+}
+
+/* Is the variable one that the program is not to see? Takes our part out of others. */
+static bool is_hidden(char *var, const char *libs)
+{
+	size_t part = preload_part(var), name = sizeof(PRELOAD) - 1;
+
+	if ((libs && restore_libs(var, libs)) || is_ours(var) || is_our_audit(var) ||
+	    (part && var[name + part] == '\0'))
+		return true;
+	if (part)
+		memmove(var + name, var + name + part, strlen(var + name + part) + 1);
+	return false;
+}
+
 void sc_env_clean(char **envp)
 {
-	char **out = envp;
+	const char *libs = env_get(envp, "VHOST_SC_LIBS=");
+	char **out = envp, *spare = NULL;
 
 	for (; *envp; envp++) {
-		size_t part = preload_part(*envp), name = sizeof(PRELOAD) - 1;
-
-		if (is_ours(*envp) || (part && (*envp)[name + part] == '\0'))
-			continue;
-		if (part)
-			memmove(*envp + name, *envp + name + part, strlen(*envp + name + part) + 1);
-		*out++ = *envp;
+		if (is_ours(*envp))
+			spare = *envp;
+		if (!is_hidden(*envp, libs))
+			*out++ = *envp;
 	}
+	if (((envp - out) & 1) && spare) /* VHOST_SC_PAD is there to make it even */
+		*out++ = spare;
 	*out = NULL;
+	fill_auxv(out + 1, envp + 1);
 }
 
 /* ---- writing ---- */
 
-struct text {
-	char *at;
-	char *end;
-};
-
-static void put(struct text *x, const char *s, size_t n)
-{
-	if ((size_t)(x->end - x->at) <= n) {
-		x->at = x->end;
-		return;
-	}
-	memcpy(x->at, s, n);
-	x->at += n;
-}
-
-static void put_str(struct text *x, const char *s)
-{
-	put(x, s, strlen(s));
-}
-
-static void put_hex(struct text *x, uint64_t v, char after)
-{
-	char digits[17];
-	int n = 16;
-
-	digits[16] = after;
-	do
-		digits[--n] = "0123456789abcdef"[v & 15];
-	while (v >>= 4);
-	put(x, digits + n, (size_t)(17 - n));
-}
-
-static void put_file(struct text *x, int fd, const struct sc_file *f)
+static void put_file(struct sc_text *x, int fd, const struct sc_file *f)
 {
 	struct sc_kstat st;
 
 	if (sc_sys2(__NR_fstat, fd, &st))
 		return;
-	put_hex(x, (uint64_t)fd, ':');
-	put_str(x, f->dom->name);
-	put(x, ":", 1);
-	put_hex(x, f->ticket, ':');
-	put_hex(x, f->handle, ':');
-	put_hex(x, f->secret, ':');
-	put_hex(x, f->oflags, ':');
-	put_hex(x, f->type, ':');
-	put_hex(x, st.ino, ':');
+	sc_put_hex(x, (uint64_t)fd, ':');
+	sc_put_str(x, f->dom->name);
+	sc_put(x, ":", 1);
+	sc_put_hex(x, f->ticket, ':');
+	sc_put_hex(x, f->handle, ':');
+	sc_put_hex(x, f->secret, ':');
+	sc_put_hex(x, f->oflags, ':');
+	sc_put_hex(x, f->type, ':');
+	sc_put_hex(x, st.ino, ':');
 	if (f->kind == SC_KIND_SOCK) {
 		const struct sc_nsock *s = f->net;
 
-		put_hex(x, (uint64_t)s->type << 32 | (uint32_t)s->family << 16 | s->protocol, '\n');
+		sc_put_hex(x, (uint64_t)s->type << 32 | (uint32_t)s->family << 16 | s->protocol,
+			   '\n');
 	} else {
-		put_hex(x, f->route->index, '\n');
+		sc_put_hex(x, f->route->index, '\n');
 	}
 }
 
 /* Ends a variable; returns where it began, or NULL if it did not fit. */
-static char *var_end(struct text *x, char *begin)
+static char *var_end(struct sc_text *x, char *begin)
 {
-	put(x, "", 1);
+	sc_put(x, "", 1);
 	return x->at == x->end ? NULL : begin;
 }
 
-static char *var_fds(struct text *x, struct sc_thread *t)
+static char *var_fds(struct sc_text *x, struct sc_thread *t)
 {
 	struct sc_fdtab *tab = &t->proc->fds;
 	char *begin = x->at;
 
-	put_str(x, "VHOST_SC_FDS=");
+	sc_put_str(x, "VHOST_SC_FDS=");
 	for (uint32_t fd = 0; fd < tab->fd_high; fd++) {
 		struct sc_file *f = sc_fd_any(t, (int)fd);
 
@@ -416,54 +439,54 @@ static char *var_fds(struct text *x, struct sc_thread *t)
 	return var_end(x, begin);
 }
 
-static char *var_segments(struct text *x)
+static char *var_segments(struct sc_text *x)
 {
 	struct sc_netmem_line line;
 	struct sc_kstat st;
 	char *begin = x->at;
 
-	put_str(x, "VHOST_SC_SEGS=");
+	sc_put_str(x, "VHOST_SC_SEGS=");
 	for (uint32_t i = 0; sc_netmem_for_exec(i, true, &line); i++) {
 		if (sc_sys2(__NR_fstat, line.fd, &st))
 			continue;
-		put_hex(x, (uint64_t)line.fd, ':');
-		put_str(x, line.dom->name);
-		put(x, ":", 1);
-		put_hex(x, line.ticket, ':');
-		put_hex(x, st.ino, '\n');
+		sc_put_hex(x, (uint64_t)line.fd, ':');
+		sc_put_str(x, line.dom->name);
+		sc_put(x, ":", 1);
+		sc_put_hex(x, line.ticket, ':');
+		sc_put_hex(x, st.ino, '\n');
 	}
 	return var_end(x, begin);
 }
 
-static char *var_cwd(struct text *x, struct sc_thread *t)
+static char *var_cwd(struct sc_text *x, struct sc_thread *t)
 {
 	struct sc_file *f = t->proc->cwd;
 	char *begin = x->at;
 
 	sc_sys3(__NR_fcntl, f->ticket_fd, F_SETFD, 0);
-	put_str(x, "VHOST_SC_CWD=");
+	sc_put_str(x, "VHOST_SC_CWD=");
 	put_file(x, f->ticket_fd, f);
 	return var_end(x, begin);
 }
 
-static char *var_simple(struct text *x, const char *name, const char *value)
+static char *var_simple(struct sc_text *x, const char *name, const char *value)
 {
 	char *begin = x->at;
 
-	put_str(x, name);
-	put_str(x, value);
+	sc_put_str(x, name);
+	sc_put_str(x, value);
 	return var_end(x, begin);
 }
 
 /* LD_PRELOAD: ours, then the program's own (user memory, may be NULL). */
-static char *var_preload(struct text *x, const char *user, size_t len)
+static char *var_preload(struct sc_text *x, const char *user, size_t len)
 {
 	char *begin = x->at;
 
-	put_str(x, PRELOAD);
-	put_str(x, lib_path);
+	sc_put_str(x, PRELOAD);
+	sc_put_str(x, lib_path);
 	if (user && len) {
-		put(x, ":", 1);
+		sc_put(x, ":", 1);
 		if ((size_t)(x->end - x->at) <= len || sc_copy_from_user(x->at, user, len))
 			return NULL;
 		x->at += len;
@@ -471,9 +494,26 @@ static char *var_preload(struct text *x, const char *user, size_t len)
 	return var_end(x, begin);
 }
 
+/* LD_LIBRARY_PATH: the program's own (user memory, may be NULL), then ours. */
+static char *var_libs(struct sc_text *x, const char *user, const char *more)
+{
+	char *begin = x->at;
+	long n = user ? sc_strnlen_user(user, TEXT_MAX / 4) : 0;
+
+	sc_put_str(x, LIBRARY);
+	if (n > 0) {
+		if (x->end - x->at <= n || sc_copy_from_user(x->at, user, (size_t)n))
+			return NULL;
+		x->at += n;
+		sc_put(x, ":", 1);
+	}
+	sc_put_str(x, more);
+	return var_end(x, begin);
+}
+
 /* ---- the hook ---- */
 
-#define OUR_VARS 10u
+#define OUR_VARS 14u
 
 struct exec_mem {
 	uint64_t bytes;
@@ -495,7 +535,60 @@ static long env_count(char *const *envp)
 }
 
 /* What to do with one of the program's variables. */
-enum keep { KEEP, DROP, PRELOADED };
+enum keep { KEEP, DROP, PRELOADED, LIBRARIES };
+
+/* Is one of the paths in this list (of LD_LIBRARY_PATH's or LD_PRELOAD's kind, user memory) below a route? */
+static bool lists_remote(const char *user)
+{
+	char path[SC_PATH_BUF];
+	uint32_t n = 0, rest;
+	bool dotdot;
+	char c;
+
+	do {
+		if (sc_copy_from_user(&c, user++, 1))
+			return false;
+		if (c && c != ':' && c != ';' && c != ' ') {
+			if (n + 1 < sizeof(path))
+				path[n++] = c;
+			continue;
+		}
+		path[n] = '\0';
+		if (path[0] == '/' && sc_route_match(path, &rest, &dotdot))
+			return true;
+		n = 0;
+	} while (c);
+	return false;
+}
+
+/*
+ * May the dynamic loader have to map something remote for the program that is executed now? So it is if the program is
+ * remote itself (its RUNPATH may name a place near it), or if a variable says so. Not with an LD_AUDIT of the program's own,
+ * which would see us.
+ */
+static bool wants_audit(struct sc_thread *t, char *const *envp, uint32_t count)
+{
+	bool wanted = sc_exec_remote_path(t->serve) != NULL;
+	char start[20] = {0}, *v;
+
+	for (uint32_t i = 0; i < count; i++) {
+		long n;
+
+		if (sc_copy_from_user(&v, envp + i, sizeof(v)))
+			return false;
+		n = sc_strnlen_user(v, sizeof(start) - 1);
+		if (n < 3 || sc_copy_from_user(start, v, (size_t)n) || memcmp(start, "LD_", 3))
+			continue;
+		start[n] = '\0';
+		if (memcmp(start, AUDIT, sizeof(AUDIT) - 1) == 0)
+			return false;
+		if (memcmp(start, PRELOAD, sizeof(PRELOAD) - 1) == 0)
+			wanted |= lists_remote(v + sizeof(PRELOAD) - 1);
+		else if (memcmp(start, "LD_LIBRARY_PATH=", 16) == 0)
+			wanted |= lists_remote(v + 16);
+	}
+	return wanted;
+}
 
 static enum keep env_look(const char *user, size_t *len)
 {
@@ -510,6 +603,8 @@ static enum keep env_look(const char *user, size_t *len)
 		*len = n < 0 ? 0 : (size_t)n - (sizeof(PRELOAD) - 1);
 		return PRELOADED;
 	}
+	if (memcmp(start, LIBRARY, sizeof(LIBRARY) - 1) == 0)
+		return LIBRARIES;
 	return is_ours(start) ? DROP : KEEP;
 }
 
@@ -539,11 +634,11 @@ static bool nested(char *const *envp, long count)
 static long build(struct sc_thread *t, struct exec_mem *m, char *const *envp, uint32_t count,
 		  uint32_t slots)
 {
-	struct text x = {.at = (char *)(m->vars + slots), .end = (char *)m + m->bytes};
-	const char *preload = NULL;
+	struct sc_text x = {.at = (char *)(m->vars + slots), .end = (char *)m + m->bytes};
+	const char *preload = NULL, *own_libs = NULL, *libs = sc_exec_remote_libs(t->serve);
 	size_t preload_len = 0;
-	uint32_t n = 0;
-	bool ok;
+	uint32_t n = 0, kept, hidden;
+	bool ok, audit = wants_audit(t, envp, count);
 
 	for (uint32_t i = 0; i < count; i++) {
 		size_t len = 0;
@@ -556,14 +651,25 @@ static long build(struct sc_thread *t, struct exec_mem *m, char *const *envp, ui
 			m->vars[n++] = v;
 			break;
 		case PRELOADED:
+			if (audit) {
+				m->vars[n++] = v;
+				break;
+			}
 			preload = v + sizeof(PRELOAD) - 1;
 			preload_len = len;
+			break;
+		case LIBRARIES:
+			own_libs = v + sizeof(LIBRARY) - 1;
+			if (!libs)
+				m->vars[n++] = v;
 			break;
 		case DROP:
 			break;
 		}
 	}
-	ok = add(m, &n, var_preload(&x, preload, preload_len));
+	kept = n;
+	ok = add(m, &n,
+		 audit ? var_simple(&x, AUDIT, lib_path) : var_preload(&x, preload, preload_len));
 	ok = ok && add(m, &n, var_simple(&x, "VHOST_SC_LIB=", lib_path));
 	ok = ok && add(m, &n, var_simple(&x, "VHOST_SC_ROUTES=", routes_text));
 	if (ok && net_text)
@@ -578,8 +684,33 @@ static long build(struct sc_thread *t, struct exec_mem *m, char *const *envp, ui
 		ok = add(m, &n, var_simple(&x, "VHOST_SC_EXE=", sc_exec_remote_path(t->serve)));
 	if (ok && t->proc->posix_locks && !t->proc->vforked)
 		ok = add(m, &n, var_simple(&x, "VHOST_SC_LOCKS=", "1"));
+	if (ok && libs)
+		ok = add(m, &n, var_libs(&x, own_libs, libs)) &&
+		     add(m, &n, var_simple(&x, "VHOST_SC_LIBS=", libs));
+	if (ok && sc_trace_target())
+		ok = add(m, &n, var_simple(&x, "VHOST_SC_TRACE=", sc_trace_target()));
+	/* an even number of variables is to disappear: see fill_auxv() */
+	hidden = n - kept - (preload && preload_len && !audit) - (own_libs && libs);
+	if (ok && hidden % 2)
+		ok = add(m, &n, var_simple(&x, "VHOST_SC_PAD=", ""));
 	m->vars[n] = NULL;
 	return ok ? 0 : -E2BIG;
+}
+
+/* sc_exec_remote(), which is the remote part of an exec: traced. */
+static long exec_remote(struct sc_thread *t, struct sc_exec *x)
+{
+	struct sc_call c = {.nr = __NR_execveat,
+			    .a = {x->dirfd, (long)x->path, (long)x->argv, (long)x->envp, x->flags}};
+	struct sc_trace tr;
+	long err;
+
+	if (!sc_tracing)
+		return sc_exec_remote(t, x);
+	sc_trace_begin(t, &tr);
+	err = sc_exec_remote(t, x);
+	sc_trace_end(t, &tr, &c, err ? err : SC_NATIVE);
+	return err;
 }
 
 long sc_serve_before_exec(struct sc_thread *t, struct sc_exec *x)
@@ -596,7 +727,7 @@ long sc_serve_before_exec(struct sc_thread *t, struct sc_exec *x)
 		return count;
 	if (!lib_path[0] || nested(x->envp, count))
 		return 0;
-	err = sc_exec_remote(t, x);
+	err = exec_remote(t, x);
 	if (err)
 		return err;
 	slots = (uint32_t)count + OUR_VARS + 1;
@@ -638,78 +769,4 @@ void sc_serve_exec_failed(struct sc_thread *t, struct sc_exec *x)
 		sc_sys3(__NR_fcntl, t->proc->cwd->ticket_fd, F_SETFD, FD_CLOEXEC);
 	sc_exec_remote_forget(s, true);
 	sc_exec_forget(s);
-}
-
-/* ---- counters ---- */
-
-static void put_dec(struct text *x, uint64_t v)
-{
-	char digits[20];
-	int n = 20;
-
-	do
-		digits[--n] = (char)('0' + v % 10);
-	while (v /= 10);
-	put(x, digits + n, (size_t)(20 - n));
-}
-
-static void put_count(struct text *x, const char *name, uint64_t v)
-{
-	put_str(x, " ");
-	put_str(x, name);
-	put_str(x, "=");
-	put_dec(x, v);
-}
-
-void sc_stats_start(void)
-{
-	long fd = stats_wanted || trace_wanted ? sc_sys3(__NR_fcntl, 2, F_DUPFD_CLOEXEC, 0) : -1;
-
-	stats_fd = fd < 0 ? -1 : sc_libfd_move((int)fd);
-}
-
-void sc_trace_option(const char *call, int level, int name)
-{
-	char buf[160];
-	struct text x = {.at = buf, .end = buf + sizeof(buf)};
-
-	if (!trace_wanted)
-		return;
-	put_str(&x, "scrun: pid ");
-	put_dec(&x, (uint64_t)sc_sys0(__NR_getpid));
-	put_str(&x, ": ");
-	put_str(&x, call);
-	put_count(&x, "level", (uint32_t)level);
-	put_count(&x, "name", (uint32_t)name);
-	put_str(&x, ": no domain knows this option (ENOPROTOOPT)\n");
-	sc_sys3(__NR_write, stats_fd, buf, x.at - buf);
-}
-
-void sc_stats_at_exit(void)
-{
-	struct sc_intercept_stats is;
-	struct sc_serve_counts n;
-	char buf[512];
-	struct text x = {.at = buf, .end = buf + sizeof(buf)};
-	uint64_t remote = 0;
-
-	if (!stats_wanted)
-		return;
-	sc_counts_sum(&n);
-	for (uint32_t i = 0; i < SC_OP_MAX; i++)
-		remote += n.remote[i];
-	sc_intercept_get_stats(&is);
-	put_str(&x, "scrun: pid ");
-	put_dec(&x, (uint64_t)sc_sys0(__NR_getpid));
-	put_str(&x, ":");
-	put_count(&x, "remote", remote);
-	put_count(&x, "opens", n.remote[SC_OP_OPEN]);
-	put_count(&x, "reads", n.remote[SC_OP_READ]);
-	put_count(&x, "writes", n.remote[SC_OP_WRITE]);
-	put_count(&x, "stats", n.remote[SC_OP_STAT]);
-	put_count(&x, "sleeps", n.sleeps);
-	put_count(&x, "sites", is.sites_rewritten);
-	put_count(&x, "traps", is.traps);
-	put_str(&x, "\n");
-	sc_sys3(__NR_write, stats_fd, buf, x.at - buf);
 }

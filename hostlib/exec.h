@@ -4,6 +4,8 @@
  * variables that the library adds at exec and takes away again before the new program's main() runs.
  *
  *   LD_PRELOAD         the library first, then what the program had there
+ *   LD_AUDIT           the library, instead of LD_PRELOAD: then it is there before the dynamic loader looks for the program's
+ *                      libraries, which may thus lie in a domain. Used when they may (wants_audit(), exec.c)
  *   VHOST_SC_LIB       path of the library
  *   VHOST_SC_ROUTES    NAME:HOSTPATH[=EXPORT], one a line; newline, '%' (and, inside parts, ':' and '=') as %XX
  *   VHOST_SC_NET       NAME[=CIDR], one a line: which network domain serves which addresses
@@ -14,8 +16,10 @@
  *                      inode is that of the ticket's socket: a descriptor that is something else by now is left alone
  *   VHOST_SC_CWD       the same for the working directory, whose fd is a descriptor of the library
  *   VHOST_SC_EXE       path of the program, if it is remote: what /proc/self/exe is to say
+ *   VHOST_SC_LIBS      what was added to LD_LIBRARY_PATH for a remote program
+ *   VHOST_SC_PAD       nothing: makes the number of variables that are taken away even (exec.c: fill_auxv())
  *   VHOST_SC_LOCKS     1: the process has POSIX locks on remote files
- *   VHOST_SC_TRACE     1: say what a domain does not know (stays visible)
+ *   VHOST_SC_TRACE     path of the file that --trace appends to, or "-": standard error
  *   VHOST_SC_STATS     1: print counters at exit (stays visible)
  */
 #ifndef HOSTLIB_EXEC_H
@@ -42,17 +46,12 @@ struct sc_exec;
 struct sc_thread;
 long sc_exec_remote(struct sc_thread *t, struct sc_exec *x);
 void sc_exec_remote_forget(struct sc_serve_thread *s, bool close);
+/* Directories for the loader to look for its libraries in, or NULL. */
+const char *sc_exec_remote_libs(const struct sc_serve_thread *s);
 /* Host path of the remote program that is about to be executed, or NULL. */
 const char *sc_exec_remote_path(const struct sc_serve_thread *s);
 
 /* Host path of the remote program that this is, or NULL. */
 const char *sc_exe_path(void);
-
-/* With VHOST_SC_STATS: keeps a descriptor to print to. At start, and in a forked child. */
-void sc_stats_start(void);
-/* With VHOST_SC_TRACE: says that an option of a socket is not known. */
-void sc_trace_option(const char *call, int level, int name);
-/* With VHOST_SC_STATS: prints what was served, to what standard error was at start. */
-void sc_stats_at_exit(void);
 
 #endif

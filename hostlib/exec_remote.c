@@ -9,9 +9,11 @@
  * script whose interpreter is remote. Rights are checked as execve does: search and execute permission for the caller. One
  * difference: a remote program must be readable, too.
  *
- * Libraries that the dynamic loader maps before the program starts are not served: the loader runs before us.
+ * Libraries that the dynamic loader maps before the program starts are served if the loader finds us first: see LD_AUDIT in
+ * exec.h.
  */
 #include <asm/unistd.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
@@ -26,6 +28,8 @@
 #define SCRIPTS_MAX 5u	 /* interpreters of interpreters */
 #define COPY_CHUNK  (256u * 1024u)
 #define ARGS_MAX    (1u << 20)
+#define PHDRS_MAX   32u
+#define DYNS_MAX    128u
 
 /* What an exec of a remote file needs until it has happened. */
 struct sc_exec_remote {
@@ -33,6 +37,8 @@ struct sc_exec_remote {
 	int memfd;		/* or -1 */
 	uint32_t used;		/* of text */
 	char path[SC_PATH_BUF]; /* of the program, for /proc/self/exe; "" if it is local */
+	char
+	    libs[2 * SC_PATH_BUF]; /* directories that its $ORIGIN leads to; "" if there are none */
 	char text[8 * SC_PATH_BUF];
 	char *argv[];
 };
@@ -181,6 +187,94 @@ static long script_argv(struct sc_exec_remote *r, struct sc_exec *x, char *inter
 	return 0;
 }
 
+/* ---- $ORIGIN ---- */
+
+/* The part of the copy that is at a virtual address of the program; 0 bytes: nothing. */
+static long read_virtual(int fd, const Elf64_Phdr *ph, uint32_t n, uint64_t at, void *buf,
+			 uint64_t len)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (ph[i].p_type == PT_LOAD && at >= ph[i].p_vaddr &&
+		    at - ph[i].p_vaddr < ph[i].p_filesz)
+			return sc_sys4(__NR_pread64, fd, buf, len,
+				       ph[i].p_offset + (at - ph[i].p_vaddr));
+	return 0;
+}
+
+/* The text of DT_RUNPATH or DT_RPATH of the program in memfd. Its length; 0: it has none. */
+static long read_runpath(int fd, char *out, uint32_t size)
+{
+	Elf64_Ehdr e;
+	Elf64_Phdr ph[PHDRS_MAX];
+	Elf64_Dyn dyn[DYNS_MAX];
+	uint64_t strings = 0, at = 0;
+	long n = 0;
+	bool found = false;
+
+	if (sc_sys4(__NR_pread64, fd, &e, sizeof(e), 0) != sizeof(e) || e.e_phnum > PHDRS_MAX ||
+	    e.e_phentsize != sizeof(ph[0]) ||
+	    sc_sys4(__NR_pread64, fd, ph, e.e_phnum * sizeof(ph[0]), e.e_phoff) !=
+		(long)(e.e_phnum * sizeof(ph[0])))
+		return 0;
+	for (uint32_t i = 0; i < e.e_phnum; i++)
+		if (ph[i].p_type == PT_DYNAMIC)
+			n = sc_sys4(__NR_pread64, fd, dyn, sizeof(dyn), ph[i].p_offset);
+	for (long i = 0; i < n / (long)sizeof(dyn[0]) && dyn[i].d_tag != DT_NULL; i++) {
+		if (dyn[i].d_tag == DT_STRTAB)
+			strings = dyn[i].d_un.d_ptr;
+		if (dyn[i].d_tag == DT_RUNPATH || (dyn[i].d_tag == DT_RPATH && !found)) {
+			at = dyn[i].d_un.d_val;
+			found = true;
+		}
+	}
+	if (!found)
+		return 0;
+	n = read_virtual(fd, ph, e.e_phnum, strings + at, out, size - 1);
+	out[n > 0 ? n : 0] = '\0';
+	return (long)strlen(out);
+}
+
+/*
+ * Appends the part of a DT_RUNPATH that begins at s, up to its colon, to r->libs if it begins with $ORIGIN: the program's
+ * directory.
+ */
+static void add_origin(struct sc_exec_remote *r, const char *s, size_t len)
+{
+	static const char *const names[] = {"$ORIGIN", "${ORIGIN}"};
+	size_t dir = strlen(r->path), used = strlen(r->libs), name = 0;
+
+	for (size_t i = 0; i < 2; i++)
+		if (len >= strlen(names[i]) && memcmp(s, names[i], strlen(names[i])) == 0)
+			name = strlen(names[i]);
+	while (dir && r->path[dir - 1] != '/')
+		dir--;
+	if (!name || dir < 2 || used + dir + len + 2 > sizeof(r->libs))
+		return;
+	if (used)
+		r->libs[used++] = ':';
+	memcpy(r->libs + used, r->path, dir - 1);
+	memcpy(r->libs + used + dir - 1, s + name, len - name);
+	r->libs[used + dir - 1 + len - name] = '\0';
+}
+
+/*
+ * The loader works out $ORIGIN of the program before any code of ours runs, and finds a memfd. So what it should have found
+ * is added to LD_LIBRARY_PATH (exec.c), which is searched at about the same place.
+ */
+static void find_origin(struct sc_exec_remote *r)
+{
+	char text[SC_PATH_BUF];
+	size_t from = 0;
+	long n = read_runpath(r->memfd, text, sizeof(text));
+
+	for (size_t i = 0; n > 0 && i <= (size_t)n; i++) {
+		if (i < (size_t)n && text[i] != ':')
+			continue;
+		add_origin(r, text + from, i - from);
+		from = i + 1;
+	}
+}
+
 /* Copies the file into a memfd that is then executed. */
 static long copy_program(struct sc_thread *t, struct sc_exec_remote *r, struct sc_exec *x, long fd)
 {
@@ -212,6 +306,7 @@ static long copy_program(struct sc_thread *t, struct sc_exec_remote *r, struct s
 	sc_unmap(buf, COPY_CHUNK);
 	if (n < 0)
 		return n;
+	find_origin(r);
 	x->dirfd = r->memfd;
 	x->path = "";
 	x->flags = AT_EMPTY_PATH;
@@ -373,6 +468,13 @@ void sc_exec_remote_forget(struct sc_serve_thread *s, bool close)
 	if (close && r->memfd >= 0)
 		sc_sys1(__NR_close, r->memfd);
 	sc_unmap(r, r->bytes);
+}
+
+const char *sc_exec_remote_libs(const struct sc_serve_thread *s)
+{
+	const struct sc_exec_remote *r = s->exec_remote;
+
+	return r && r->libs[0] ? r->libs : NULL;
 }
 
 const char *sc_exec_remote_path(const struct sc_serve_thread *s)

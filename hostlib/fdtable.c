@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -665,15 +666,139 @@ void sc_files_share(struct sc_proc *p)
 
 		if (!f->dom)
 			continue;
-		__atomic_fetch_or(&f->flags, SC_FILE_SHARED, __ATOMIC_RELAXED);
-		if (f == p->cwd)
-			continue; /* its ticket may have no other descriptor */
+		if (!(__atomic_load_n(&f->flags, __ATOMIC_RELAXED) & SC_FILE_SHARED))
+			__atomic_fetch_or(&f->flags, SC_FILE_SHARED, __ATOMIC_RELAXED);
+		if (f == p->cwd || f->ticket_fd < 0)
+			continue; /* the working directory's ticket may have no other descriptor */
 		sc_libfd_close(f->ticket_fd);
 		f->ticket_fd = -1;
 	}
 }
 
-void sc_fdtab_after_fork(struct sc_proc *p)
+/* What stands for the export that a file was opened below, in the upper half of a name's mode. */
+static uint32_t export_hash(const struct sc_route *r)
+{
+	uint32_t h = 2166136261u; /* FNV-1a */
+
+	for (const char *s = r->export; *s; s++)
+		h = (h ^ (uint8_t)*s) * 16777619u;
+	return (h ^ h >> 16) << 16;
+}
+
+long sc_fd_send(struct sc_thread *t, int fd)
+{
+	struct sc_proc *p = t->proc;
+	struct sc_file *f = sc_fd_file(t, fd);
+	struct sc_ticket_name name;
+	uint32_t flags;
+	long err;
+
+	if (!f)
+		return 0;
+	sc_mutex_lock(&p->fd_lock);
+	if (sc_fd_file(t, fd) != f) {
+		sc_mutex_unlock(&p->fd_lock);
+		return -EBADF;
+	}
+	flags = __atomic_fetch_or(&f->flags, SC_FILE_SHARED, __ATOMIC_RELAXED);
+	if (f != p->cwd) { /* only descriptors hold the ticket now */
+		sc_libfd_close(f->ticket_fd);
+		f->ticket_fd = -1;
+	}
+	name = (struct sc_ticket_name){.ticket = f->ticket,
+				       .handle = f->handle,
+				       .secret = f->secret,
+				       .flags = f->oflags,
+				       .mode = f->type | export_hash(f->route)};
+	sc_mutex_unlock(&p->fd_lock);
+	if (flags & SC_FILE_NAMED)
+		return 0;
+	err = sc_ticket_tell(t, f->dom, fd, &name);
+	if (!err)
+		__atomic_fetch_or(&f->flags, SC_FILE_NAMED, __ATOMIC_RELAXED);
+	return err;
+}
+
+/*
+ * May this be the app end of a ticket (attach.h)? A Unix stream socket that was shut down for writing before anybody had it.
+ * Sending nothing tells, and does nothing.
+ */
+static bool like_ticket(int fd)
+{
+	int domain = 0, type = 0;
+	uint32_t len = sizeof(int);
+
+	if (sc_sys6(__NR_getsockopt, fd, SOL_SOCKET, SO_DOMAIN, &domain, &len, 0) ||
+	    domain != AF_UNIX)
+		return false;
+	if (sc_sys6(__NR_getsockopt, fd, SOL_SOCKET, SO_TYPE, &type, &len, 0) ||
+	    type != SOCK_STREAM)
+		return false;
+	return sc_sys6(__NR_sendto, fd, 0, 0, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0) == -EPIPE;
+}
+
+/* The route through which this process would have opened the file; any of the domain's if there is none. */
+static const struct sc_route *route_for(const struct sc_dom *d, uint32_t hash)
+{
+	const struct sc_route *any = NULL;
+
+	for (uint32_t i = 0; i < sc_nroutes; i++) {
+		if (sc_routes[i].dom != d)
+			continue;
+		if (export_hash(&sc_routes[i]) == hash)
+			return &sc_routes[i];
+		any = &sc_routes[i];
+	}
+	return any;
+}
+
+static void receive_one(struct sc_thread *t, struct sc_dom *d, int fd,
+			const struct sc_ticket_name *name)
+{
+	struct sc_file f = {.handle = name->handle,
+			    .secret = name->secret,
+			    .ticket = name->ticket,
+			    .dom = d,
+			    .route = route_for(d, name->mode & 0xffff0000u),
+			    .ticket_fd = -1,
+			    .oflags = name->flags,
+			    .type = name->mode & S_IFMT,
+			    .flags = SC_FILE_SHARED | SC_FILE_NAMED};
+
+	if (!f.route || (uint32_t)fd >= SC_FD_MAX)
+		return;
+	sc_mutex_lock(&t->proc->fd_lock);
+	if (!t->proc->fds
+		 .idx[fd]) /* else another thread closed it meanwhile, and opened something there */
+		sc_fd_adopt(t, fd, &f);
+	sc_mutex_unlock(&t->proc->fd_lock);
+}
+
+void sc_fd_receive(struct sc_thread *t, const int *fds, uint32_t n)
+{
+	struct sc_ticket_name names[SC_TICKETS_BATCH];
+	int maybe[SC_TICKETS_BATCH];
+	uint32_t count = 0, left;
+
+	for (uint32_t i = 0; i < n && count < SC_TICKETS_BATCH; i++)
+		if (like_ticket(fds[i]))
+			maybe[count++] = fds[i];
+	for (uint32_t k = 0; k < sc_ndoms && count; k++, count = left) {
+		left = 0;
+		if (sc_ticket_ask(t, &sc_doms[k], maybe, count, names)) {
+			left = count;
+			continue;
+		}
+		for (uint32_t i = 0; i < count; i++) {
+			if (names[i].ticket)
+				receive_one(t, &sc_doms[k], maybe[i], &names[i]);
+			else
+				maybe[left++] = maybe[i];
+		}
+	}
+}
+
+SC_HOT_TEXT void sc_fdtab_after_fork(struct sc_proc *p)
 {
 	for (uint32_t fd = 0; fd < p->fds.fd_high; fd++) {
 		if (p->fds.idx[fd] != ENTRY_OPENING)

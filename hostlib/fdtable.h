@@ -34,6 +34,7 @@ enum sc_kind_of_file {
 
 #define SC_FILE_SHARED (1u << 0) /* another process may hold it too */
 #define SC_FILE_LOCKED (1u << 1) /* flock or OFD lock was taken through it (informative) */
+#define SC_FILE_NAMED  (1u << 2) /* the broker knows what its ticket holds */
 
 struct sc_route;
 struct sc_proc;
@@ -182,7 +183,18 @@ void sc_fdtab_after_fork(struct sc_proc *p);
 /* The same in a vfork child's copy, without closing: their numbers are other processes' business. */
 void sc_fdtab_opening_gone(struct sc_fdtab *f);
 
-/* After an exec: descriptor fd (or -1) names the file that *from describes, which several may. At start only. */
+/*
+ * Before descriptor fd is sent to another process: the broker learns what it holds, and the file becomes shared. 0 (also for
+ * a local descriptor), or -errno.
+ */
+long sc_fd_send(struct sc_thread *t, int fd);
+/*
+ * Descriptors that the kernel has just given to this process: those that are tickets become remote files, if the broker of
+ * one of the domains that are routed to knows them. All others are left alone.
+ */
+void sc_fd_receive(struct sc_thread *t, const int *fds, uint32_t n);
+
+/* Descriptor fd (or -1) names the file that *from describes, which several may. At start, or under fd_lock. */
 struct sc_file *sc_fd_adopt(struct sc_thread *t, int fd, const struct sc_file *from);
 
 void sc_file_ref(struct sc_thread *t, struct sc_file *f);

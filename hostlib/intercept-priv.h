@@ -193,6 +193,7 @@ extern struct sc_sighand sc_main_sighand SC_HIDDEN;
 
 struct sc_thread_priv *sc_thread_alloc(void) SC_HIDDEN;
 void sc_thread_free(struct sc_thread_priv *t) SC_HIDDEN; /* by another thread than t itself */
+bool sc_threads_alone(void) SC_HIDDEN; /* is the caller the only thread in this memory? */
 void sc_threads_before_fork(void) SC_HIDDEN;
 void sc_threads_after_fork(void) SC_HIDDEN;		      /* in the parent */
 void sc_threads_in_child(struct sc_thread_priv *t) SC_HIDDEN; /* frees all but t */

@@ -102,8 +102,10 @@ struct sc_thread_priv *sc_free_list;
 static struct sc_thread_priv *all_threads; /* every block that is mapped, in use or not */
 static uint32_t threads_lock;		   /* all_threads, and taking from sc_free_list */
 static bool intercepting;
-static long api_pid;		       /* process in which SC_T_API_ONLY threads live */
-static uint32_t nr_blocks;	       /* relaxed: a bound, not a count to rely on */
+static long api_pid;	   /* process in which SC_T_API_ONLY threads live */
+static uint32_t nr_blocks; /* relaxed: a bound, not a count to rely on */
+static uint32_t
+    nr_live; /* threads that may still use anything but their own block; release/acquire */
 static const uint8_t always_block = 1; /* SYSCALL_DISPATCH_FILTER_BLOCK, for all threads */
 
 /* Numbers that this layer looks at, whatever the serving layer thinks. */
@@ -210,6 +212,7 @@ struct sc_thread_priv *sc_thread_alloc(void)
 		__builtin_memset(t, 0, __builtin_offsetof(struct sc_thread_priv, next));
 		__builtin_memset(&t->in_use, 0, CLEARED_FROM_IN_USE);
 		t->in_use = 1;
+		__atomic_fetch_add(&nr_live, 1, __ATOMIC_RELAXED);
 		t->pub.self = &t->pub;
 		t->stack_top = (uint64_t)t;
 	}
@@ -224,6 +227,14 @@ void sc_thread_free(struct sc_thread_priv *t)
 	t->own_sighand = NULL;
 	t->in_use = 0;
 	free_list_push(t);
+	__atomic_fetch_sub(&nr_live, 1, __ATOMIC_RELEASE);
+}
+
+/* Only a thread makes others: if there is none now but the caller, there is none until it makes one. */
+bool sc_threads_alone(void)
+{
+	/* acquire: what threads that have gone did to shared data is seen */
+	return __atomic_load_n(&nr_live, __ATOMIC_ACQUIRE) == 1;
 }
 
 void sc_threads_before_fork(void)
@@ -237,8 +248,10 @@ void sc_threads_after_fork(void)
 }
 
 /* The child has one thread; the blocks of the others are free. */
-void sc_threads_in_child(struct sc_thread_priv *self)
+SC_HOT_TEXT void sc_threads_in_child(struct sc_thread_priv *self)
 {
+	if (!self->next && !self->prev && !sc_free_list && !threads_lock)
+		return; /* nothing to be changed: a store would cost a page fault */
 	sc_free_list = NULL;
 	for (struct sc_thread_priv *t = all_threads; t; t = t->next) {
 		if (t == self)
@@ -247,6 +260,7 @@ void sc_threads_in_child(struct sc_thread_priv *self)
 		t->own_sighand = NULL;
 		free_list_push(t);
 	}
+	nr_live = 1;
 	sc_spin_unlock(&threads_lock);
 }
 
@@ -270,12 +284,15 @@ static void __attribute__((noreturn)) leave(struct sc_thread_priv *t)
 		sc_raw2(__NR_munmap, t->own_sighand, sizeof(*t->own_sighand));
 	t->own_sighand = NULL;
 	t->in_use = 0;
-	if (keep)
+	if (keep) {
+		__atomic_fetch_sub(&nr_live, 1, __ATOMIC_RELEASE);
 		sc_exit_raw(t, status, NULL, 0, nr);
+	}
 	__atomic_fetch_sub(&nr_blocks, 1, __ATOMIC_RELAXED);
 	sc_spin_lock(&threads_lock);
 	list_remove(t);
 	sc_spin_unlock(&threads_lock);
+	__atomic_fetch_sub(&nr_live, 1, __ATOMIC_RELEASE);
 	sc_exit_raw(t, status, block_start(t), BLOCK_SIZE, nr);
 }
 
@@ -622,7 +639,7 @@ static bool wants_restart(const struct sc_thread_priv *t)
 }
 
 /* From entry.S: the program's registers are in t->frame; leaves there what it shall have. */
-void sc_entry_c(struct sc_thread_priv *t)
+SC_HOT_TEXT void sc_entry_c(struct sc_thread_priv *t)
 {
 	struct sc_frame *f = &t->frame;
 	long r;
@@ -660,7 +677,7 @@ void sc_entry_c(struct sc_thread_priv *t)
 
 /* ---- start ---- */
 
-long sc_arm(void)
+SC_HOT_TEXT long sc_arm(void)
 {
 	return sc_raw_syscall(__NR_prctl, PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON,
 			      (long)sc_text_start, (long)(sc_text_end - sc_text_start),
@@ -718,6 +735,16 @@ static void start(char **envp)
 		auxv++;
 	auxv++;
 	find_fsgsbase(auxv);
+	/*
+	 * Another copy of this library intercepts already (LD_AUDIT brought it; this one is what the program is linked with):
+	 * then we serve the C API alone, and %gs is not ours to change; arch_prctl says so.
+	 */
+	if (sc_have_fsgsbase && sc_get_gs()) {
+		sc_have_fsgsbase = 0;
+		sc_serve_init(
+		    envp); /* no routes are left in the environment, but where brokers are */
+		return;
+	}
 	find_text();
 	t = sc_thread_alloc();
 	if (!t)
@@ -739,6 +766,14 @@ static void start(char **envp)
 		sc_die(
 		    "libhostsc: this kernel has no Syscall User Dispatch: Linux 5.11 or later with "
 		    "CONFIG_GENERIC_ENTRY is needed\n");
+}
+
+/* What makes the library one that the loader takes from LD_AUDIT; exec.h says when it is put there. */
+unsigned int la_version(unsigned int version) __attribute__((visibility("default")));
+
+unsigned int la_version(unsigned int version)
+{
+	return version;
 }
 
 /* The dynamic loader passes these to constructors. */

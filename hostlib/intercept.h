@@ -57,6 +57,13 @@ static inline struct sc_thread *sc_self(void)
 	return t;
 }
 
+/*
+ * A fork costs a page fault for each page of code and of data that the child touches. What every fork, and every call, runs
+ * through lies together; and so do the variables that a child changes.
+ */
+#define SC_HOT_TEXT  __attribute__((section(".text.hot.sc")))
+#define SC_FORK_DATA __attribute__((section(".data.sc_fork")))
+
 /* ---- provided by the serving layer, called by the interception layer ---- */
 
 /*
@@ -99,9 +106,10 @@ void sc_serve_thread_exit(
 void sc_serve_process_exit(struct sc_thread *t); /* before exit_group */
 
 /* Around a fork (a clone without CLONE_VM). before: in the parent, may refuse with -errno. after_*: result. The child's
- * hook runs in the child before anything else, on its only thread. */
-long sc_serve_before_fork(struct sc_thread *t);
-void sc_serve_after_fork_parent(struct sc_thread *t, long pid_or_error);
+ * hook runs in the child before anything else, on its only thread. alone: the parent has no other thread, so no lock need
+ * be held across the fork (each store to memory that parent and child share costs both a page fault). */
+long sc_serve_before_fork(struct sc_thread *t, bool alone);
+void sc_serve_after_fork_parent(struct sc_thread *t, bool alone, long pid_or_error);
 void sc_serve_after_fork_child(struct sc_thread *t);
 
 /*

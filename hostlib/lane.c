@@ -296,6 +296,15 @@ void sc_lane_publish(struct sc_hlane *l)
 		sc_sys3(__NR_write, c->call, &one, sizeof(one));
 }
 
+/* Stores to the thread's own memory only. */
+static void count_request(struct sc_serve_thread *s, const struct sc_hlane *l, uint32_t op)
+{
+	s->counts.remote[op % SC_OP_MAX]++;
+	s->counts.at[l->chan->dom->index]++;
+	s->last_dom = l->chan->dom->index;
+	s->last_lane = l->index;
+}
+
 int sc_lane_submit(struct sc_thread *t, struct sc_hlane *l, struct sc_slot *s)
 {
 	uint32_t i = l->tail & (l->depth - 1), freed = l->ready & l->forget;
@@ -308,7 +317,7 @@ int sc_lane_submit(struct sc_thread *t, struct sc_hlane *l, struct sc_slot *s)
 	l->pending |= 1u << i;
 	sc_slot_put(&l->slots[i], s, l->tags[i]);
 	l->tail++;
-	((struct sc_serve_thread *)t->serve)->counts.remote[s->op % SC_OP_MAX]++;
+	count_request(t->serve, l, s->op);
 	sc_lane_publish(l);
 	return (int)i;
 }
@@ -405,6 +414,7 @@ static long wait_class(struct sc_thread *t, struct sc_hlane *l, int index, uint3
 		if (!harvest(l))
 			return -EIO;
 	}
+	((struct sc_serve_thread *)t->serve)->counts.spins++;
 	spin_found(learned);
 	return fetch(l, index, cqe_flags);
 }

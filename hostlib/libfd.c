@@ -37,13 +37,13 @@ static void libfd_set(int fd)
 		;
 }
 
-void sc_libfd_forget(int fd)
+SC_HOT_TEXT void sc_libfd_forget(int fd)
 {
 	if (fd >= 0 && (uint32_t)fd < SC_FD_MAX)
 		__atomic_fetch_and(&libfd_bits[fd / 64], ~(1ull << (fd % 64)), __ATOMIC_RELAXED);
 }
 
-bool sc_libfd_is(int fd)
+SC_HOT_TEXT bool sc_libfd_is(int fd)
 {
 	if (fd < 0 || (uint32_t)fd >= __atomic_load_n(&libfd_high, __ATOMIC_RELAXED))
 		return false;
@@ -129,7 +129,7 @@ void sc_libfd_close(int fd)
 	sc_sys1(__NR_close, fd);
 }
 
-int sc_libfd_next(int from)
+SC_HOT_TEXT int sc_libfd_next(int from)
 {
 	uint32_t high = __atomic_load_n(&libfd_high, __ATOMIC_RELAXED);
 
@@ -144,14 +144,22 @@ int sc_libfd_next(int from)
 	return -1;
 }
 
-void sc_libfd_close_all(int keep)
+static bool is_among(int fd, const int *v, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (v[i] == fd)
+			return true;
+	return false;
+}
+
+SC_HOT_TEXT void sc_libfd_close_all(const int *keep, uint32_t n)
 {
 	for (int fd = sc_libfd_next(0); fd >= 0; fd = sc_libfd_next(fd + 1)) {
 		int last = fd;
 
-		if (fd == keep)
+		if (is_among(fd, keep, n))
 			continue;
-		while (sc_libfd_is(last + 1) && last + 1 != keep)
+		while (sc_libfd_is(last + 1) && !is_among(last + 1, keep, n))
 			last++;
 		sc_sys3(__NR_close_range, fd, last, 0);
 		for (int i = fd; i <= last; i++)

@@ -32,7 +32,7 @@ void sc_libfd_forget(int fd);
 /* The first of our descriptors at or above `from`, or -1. */
 int sc_libfd_next(int from);
 
-/* Closes and unregisters all of ours but `keep` (-1: none); in a forked child. */
-void sc_libfd_close_all(int keep);
+/* Closes and unregisters all of ours but the n that are in `keep` (-1: none); in a forked child. */
+void sc_libfd_close_all(const int *keep, uint32_t n);
 
 #endif

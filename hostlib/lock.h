@@ -43,7 +43,8 @@ static inline void sc_mutex_unlock(struct sc_mutex *m)
 /* In a forked child: the holder does not exist here. */
 static inline void sc_mutex_reset(struct sc_mutex *m)
 {
-	__atomic_store_n(&m->word, 0, __ATOMIC_RELEASE);
+	if (__atomic_load_n(&m->word, __ATOMIC_RELAXED)) /* a store costs a page fault */
+		__atomic_store_n(&m->word, 0, __ATOMIC_RELEASE);
 }
 
 #endif

@@ -41,8 +41,8 @@ static inline void fill_words(uint8_t *d, uint64_t value, size_t len)
 	*(word *)(d + len - 8) = value;
 }
 
-__attribute__((visibility("hidden"))) void *memcpy(void *restrict dst, const void *restrict src,
-						   size_t len)
+__attribute__((visibility("hidden"), section(".text.hot.sc"))) void *
+memcpy(void *restrict dst, const void *restrict src, size_t len)
 {
 	void *d = dst;
 
@@ -68,7 +68,8 @@ __attribute__((visibility("hidden"))) void *memmove(void *dst, const void *src, 
 	return dst;
 }
 
-__attribute__((visibility("hidden"))) void *memset(void *dst, int byte, size_t len)
+__attribute__((visibility("hidden"), section(".text.hot.sc"))) void *memset(void *dst, int byte,
+									    size_t len)
 {
 	void *d = dst;
 

@@ -26,16 +26,19 @@
 #include "libfd.h"
 #include "net.h"
 #include "process.h"
+#include "trace.h"
 
 #define RANDOM_BATCH 32
 
 struct sc_proc sc_main_proc;
 
-static struct sc_mutex serve_lock; /* guards free_serves */
-static struct sc_serve_thread *free_serves;
-static struct sc_serve_thread *all_serves; /* atomic; only grows */
+static SC_FORK_DATA struct sc_mutex serve_lock; /* guards free_serves */
+static SC_FORK_DATA struct sc_serve_thread *free_serves;
+static SC_FORK_DATA struct sc_serve_thread *all_serves; /* atomic; only grows */
+static SC_FORK_DATA struct sc_serve_thread
+    *left_over; /* of the parent's thread that forked; serve_lock */
 
-static struct sc_mutex random_lock;
+static SC_FORK_DATA struct sc_mutex random_lock;
 static uint64_t random_pool[RANDOM_BATCH];
 static uint32_t random_left;
 
@@ -77,16 +80,21 @@ uint64_t sc_random(void)
 
 /* ---- threads ---- */
 
-static struct sc_serve_thread *serve_new(void)
+/* Puts it on the list of all. */
+static void serve_list(struct sc_serve_thread *s)
 {
-	struct sc_serve_thread *s = sc_map(sizeof(*s));
-
-	if (!s)
-		return NULL;
 	s->all = __atomic_load_n(&all_serves, __ATOMIC_RELAXED);
 	while (!__atomic_compare_exchange_n(&all_serves, &s->all, s, false, __ATOMIC_RELEASE,
 					    __ATOMIC_RELAXED))
 		;
+}
+
+static struct sc_serve_thread *serve_new(void)
+{
+	struct sc_serve_thread *s = sc_map(sizeof(*s));
+
+	if (s)
+		serve_list(s);
 	return s;
 }
 
@@ -98,21 +106,32 @@ void sc_counts_sum(struct sc_serve_counts *out)
 	for (; s; s = s->all) {
 		for (uint32_t i = 0; i < SC_OP_MAX; i++)
 			out->remote[i] += __atomic_load_n(&s->counts.remote[i], __ATOMIC_RELAXED);
+		for (uint32_t i = 0; i < SC_MAX_DOMAINS; i++)
+			out->at[i] += __atomic_load_n(&s->counts.at[i], __ATOMIC_RELAXED);
+		out->spins += __atomic_load_n(&s->counts.spins, __ATOMIC_RELAXED);
 		out->sleeps += __atomic_load_n(&s->counts.sleeps, __ATOMIC_RELAXED);
 	}
 }
 
 struct sc_serve_thread *sc_serve_of(struct sc_thread *t)
 {
-	struct sc_serve_thread *s = t->serve;
+	struct sc_serve_thread *s = t->serve, *parents;
 
 	if (s)
 		return s;
 	sc_mutex_lock(&serve_lock);
 	s = free_serves;
+	parents = left_over;
 	if (s)
 		free_serves = s->next;
+	else
+		left_over = NULL;
 	sc_mutex_unlock(&serve_lock);
+	if (!s && parents) {
+		s = parents;
+		memset(s, 0, offsetof(struct sc_serve_thread, path));
+		serve_list(s);
+	}
 	if (!s)
 		s = serve_new();
 	if (!s)
@@ -206,13 +225,27 @@ static uint32_t read_umask(void)
 	return 022;
 }
 
+uint32_t sc_umask(struct sc_proc *p)
+{
+	uint32_t mask = __atomic_load_n(&p->umask, __ATOMIC_RELAXED), unknown = SC_UMASK_UNKNOWN;
+
+	if (mask != unknown)
+		return mask;
+	mask = read_umask();
+	/* a thread that called umask() meanwhile knows better */
+	if (__atomic_compare_exchange_n(&p->umask, &unknown, mask, false, __ATOMIC_RELAXED,
+					__ATOMIC_RELAXED))
+		return mask;
+	return unknown;
+}
+
 static bool init_common(void)
 {
 	if (sc_main_proc.fds.idx)
 		return true;
 	if (sc_fdtab_init(&sc_main_proc.fds))
 		return false;
-	sc_main_proc.umask = read_umask();
+	sc_main_proc.umask = SC_UMASK_UNKNOWN;
 	return true;
 }
 
@@ -234,7 +267,7 @@ bool sc_serve_init(char **envp)
 	sc_dispatch_init();
 	sc_env_files(envp);
 	sc_env_clean(envp);
-	sc_stats_start();
+	sc_report_open();
 	return true;
 }
 
@@ -260,50 +293,71 @@ static void unlock_all(struct sc_proc *p)
 	sc_mutex_unlock(&p->fd_lock);
 }
 
-long sc_serve_before_fork(struct sc_thread *t)
+static void random_forget(void)
 {
-	lock_all(t->proc);
+	if (!random_left)
+		return;
+	memset(random_pool, 0, sizeof(random_pool));
+	random_left = 0;
+}
+
+long sc_serve_before_fork(struct sc_thread *t, bool alone)
+{
+	if (!alone)
+		lock_all(t->proc);
+	random_forget(); /* the child's secrets are its own */
 	sc_files_share(t->proc);
 	return 0;
 }
 
-void sc_serve_after_fork_parent(struct sc_thread *t, long pid_or_error)
+void sc_serve_after_fork_parent(struct sc_thread *t, bool alone, long pid_or_error)
 {
-	unlock_all(t->proc);
+	if (!alone)
+		unlock_all(t->proc);
 }
 
-/* Lanes and counters are the parent's; the memory of its other threads is not worth a search. */
+/*
+ * Lanes and counters are the parent's; the memory of its other threads is not worth a search. This thread's is cleared at
+ * its first remote call (sc_serve_of()), which most children do not come to.
+ */
 static void serve_in_child(struct sc_thread *t)
 {
 	struct sc_serve_thread *s = t->serve;
 
-	free_serves = NULL;
-	all_serves = s;
+	if (free_serves)
+		free_serves = NULL;
+	if (all_serves)
+		all_serves = NULL;
 	if (s)
-		memset(s, 0, offsetof(struct sc_serve_thread, path));
+		left_over = s;
+	t->serve = NULL;
 }
 
-void sc_serve_after_fork_child(struct sc_thread *t)
+SC_HOT_TEXT void sc_serve_after_fork_child(struct sc_thread *t)
 {
 	struct sc_proc *p = t->proc;
+	int keep[3];
 
-	p->vforked = false; /* a fork by a vfork child: the child of that is an ordinary process */
-	p->parent = NULL;
-	p->vserve = NULL;
-	p->posix_locks = 0; /* not inherited */
-	memset(p->vchan, 0, sizeof(p->vchan));
+	/* What need not be changed is not stored to: that would cost a page fault. */
+	if (p->vforked) { /* a fork by a vfork child: the child of that is an ordinary process */
+		p->vforked = false;
+		p->parent = NULL;
+		p->vserve = NULL;
+		memset(p->vchan, 0, sizeof(p->vchan));
+	}
+	if (p->posix_locks)
+		p->posix_locks = 0; /* not inherited */
 	serve_in_child(t);
 	sc_mutex_reset(&p->fd_lock);
 	sc_mutex_reset(&serve_lock);
 	sc_mutex_reset(&random_lock);
 	sc_mmap_after_fork_child();
-	memset(random_pool, 0, sizeof(random_pool));
-	random_left = 0;
 	sc_fdtab_after_fork(p);
 	sc_net_after_fork_child(p);
-	sc_libfd_close_all(p->cwd ? p->cwd->ticket_fd : -1);
+	sc_report_fds(keep);
+	keep[2] = p->cwd ? p->cwd->ticket_fd : -1;
+	sc_libfd_close_all(keep, 3);
 	sc_netmem_in_child();
-	sc_stats_start();
 	for (uint32_t i = 0; i < sc_ndoms; i++)
 		sc_dom_after_fork_child(&sc_doms[i]);
 }
@@ -423,6 +477,7 @@ long sc_libfd_evict(int fd)
 	sc_netmem_evict(fd, to);
 	for (struct sc_serve_thread *s = all_serves; s; s = s->all)
 		swap_fd(&s->bell, fd, to);
+	sc_report_moved(fd, to);
 	for (uint32_t i = 0; i < sc_ndoms; i++) {
 		struct sc_chan *c;
 

@@ -20,9 +20,9 @@ struct sc_proc {
 	struct sc_fdtab fds;
 	struct sc_mutex fd_lock; /* changes to fds and cwd */
 	struct sc_file *cwd;	 /* remote working directory, or NULL: the kernel's counts */
-	uint32_t umask;		 /* as the kernel has it; atomic */
-	uint64_t fsize;		 /* RLIMIT_FSIZE as last read (calls_limit.c); atomic */
-	bool fsize_known;	 /* fsize is valid; atomic */
+	uint32_t umask;	  /* as the kernel has it, or SC_UMASK_UNKNOWN; atomic. See sc_umask() */
+	uint64_t fsize;	  /* RLIMIT_FSIZE as last read (calls_limit.c); atomic */
+	bool fsize_known; /* fsize is valid; atomic */
 	uint32_t
 	    posix_locks; /* non-zero once this process has set a POSIX lock on any remote file: from then on
 				    closing a remote descriptor sends SC_OP_UNLOCK_ALL. Set by the lock calls */
@@ -37,6 +37,11 @@ struct sc_proc {
 
 extern struct sc_proc sc_main_proc;
 
+#define SC_UMASK_UNKNOWN UINT32_MAX
+
+/* The process's umask: read from the kernel when it is first needed, since that takes a while. */
+uint32_t sc_umask(struct sc_proc *p);
+
 /* A vfork child gives up its channel of domain i. */
 void sc_vchan_drop(struct sc_proc *p, uint32_t i);
 
@@ -45,8 +50,10 @@ bool sc_serve_init_api(void);
 
 /* Counters for scrun --stats, per thread, so that no line is written by two. */
 struct sc_serve_counts {
-	uint64_t remote[SC_OP_MAX]; /* requests by enum sc_op */
-	uint64_t sleeps;	    /* waits that slept instead of spinning */
+	uint64_t remote[SC_OP_MAX];  /* requests by enum sc_op */
+	uint64_t at[SC_MAX_DOMAINS]; /* requests by domain */
+	uint64_t spins;		     /* waits that spinning ended */
+	uint64_t sleeps;	     /* waits that slept */
 };
 
 /* Per thread, made at its first remote call. */
@@ -63,8 +70,10 @@ struct sc_serve_thread {
 	/* list of all that were ever made; they are never unmapped */
 	struct sc_serve_thread *all;
 	struct sc_serve_counts counts; /* of all threads that had this structure */
-	char path[2][SC_PATH_BUF];     /* paths that t->native points to */
-	uint8_t scratch[16384];	       /* for one handler at a time: iovecs and the like */
+	uint32_t last_dom;	       /* of the last request: domain and lane */
+	uint32_t last_lane;
+	char path[2][SC_PATH_BUF]; /* paths that t->native points to */
+	uint8_t scratch[16384];	   /* for one handler at a time: iovecs and the like */
 };
 
 /* The thread's serving state, allocated if need be. NULL: no memory. */

@@ -30,7 +30,7 @@
 
 #ifndef HOT
 #define HOT \
-	6 /* traps in a page after which it is rewritten, which costs about as much as so many */
+	12 /* traps in a page after which it is rewritten, which costs about as much as so many */
 #endif
 #define PAGE_COUNTERS 1024 /* direct-mapped; pages that collide begin anew */
 
@@ -95,9 +95,13 @@ struct eh_entry {
 	int32_t fde;
 };
 
+/*
+ * Trampolines are taken from its bottom, so that they lie together (one mapping for the kernel to copy in each fork);
+ * copies, which move away, from its top.
+ */
 struct arena {
 	uint64_t base;
-	uint32_t used;
+	uint32_t used; /* bytes of trampolines, and as many of copies */
 };
 
 /* Traps in one page of code. Updated without a lock: a lost count is no harm. */
@@ -523,22 +527,24 @@ static bool arena_make(uint64_t near)
 	return false;
 }
 
-/* Two fresh pages from which a jump reaches `near`, and back. 0: none. */
-static uint64_t arena_pages(uint64_t near)
+/* Two fresh pages from which a jump reaches `near`, and back: *tramp and *copy. False: none. */
+static bool arena_pages(uint64_t near, uint64_t *tramp, uint64_t *copy)
 {
 	for (uint32_t i = 0; i <= nr_arenas; i++) {
 		struct arena *a = &arenas[i];
 		int64_t distance;
 
 		if (i == nr_arenas && !arena_make(near))
-			return 0;
+			return false;
 		distance = (int64_t)(a->base - near);
-		if (a->used == ARENA_SIZE || distance > JUMP_REACH || distance < -JUMP_REACH)
+		if (a->used == ARENA_SIZE / 2 || distance > JUMP_REACH || distance < -JUMP_REACH)
 			continue;
-		a->used += 2 * SC_PAGE;
-		return a->base + a->used - 2 * SC_PAGE;
+		*tramp = a->base + a->used;
+		a->used += SC_PAGE;
+		*copy = a->base + ARENA_SIZE - a->used;
+		return true;
 	}
-	return 0;
+	return false;
 }
 
 static uint8_t *put_jump(uint8_t *out, uint64_t at, uint64_t to)
@@ -674,30 +680,28 @@ static uint32_t patch_page(struct page_plan *p, uint8_t *copy, uint8_t *tramp)
 	return done;
 }
 
-/* Makes trampolines and copy executable and puts the copy in place. `pages`: first the trampolines,
- * then the copy. */
-static bool commit(uint64_t page, uint64_t pages)
+/* Makes trampolines and copy executable and puts the copy in place. */
+static bool commit(uint64_t page, uint64_t tramp, uint64_t copy)
 {
-	if (sc_raw3(__NR_mprotect, pages, 2 * SC_PAGE, PROT_READ | PROT_EXEC)) {
+	if (sc_raw3(__NR_mprotect, tramp, SC_PAGE, PROT_READ | PROT_EXEC) ||
+	    sc_raw3(__NR_mprotect, copy, SC_PAGE, PROT_READ | PROT_EXEC)) {
 		sc_no_rewriting = 1; /* a policy against it; all stays with Syscall User Dispatch */
 		return false;
 	}
-	return sc_raw_syscall(__NR_mremap, (long)(pages + SC_PAGE), SC_PAGE, SC_PAGE,
-			      MREMAP_MOVE_FIXED, (long)page, 0) == (long)page;
+	return sc_raw_syscall(__NR_mremap, (long)copy, SC_PAGE, SC_PAGE, MREMAP_MOVE_FIXED,
+			      (long)page, 0) == (long)page;
 }
 
 static void rewrite_page(struct page_plan *p)
 {
-	uint64_t pages = arena_pages(p->page);
+	uint64_t tramp, copy;
 	uint32_t done = 0;
 
-	if (pages) {
-		uint8_t *copy = (uint8_t *)(pages + SC_PAGE);
-
-		__builtin_memcpy(copy, (const void *)p->page, SC_PAGE);
-		done = patch_page(p, copy, (uint8_t *)pages);
+	if (arena_pages(p->page, &tramp, &copy)) {
+		__builtin_memcpy((void *)copy, (const void *)p->page, SC_PAGE);
+		done = patch_page(p, (uint8_t *)copy, (uint8_t *)tramp);
 	}
-	if (!done || !commit(p->page, pages))
+	if (!done || !commit(p->page, tramp, copy))
 		done = 0;
 	__atomic_fetch_add(&sc_stats.sites_rewritten, done, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&sc_stats.sites_left, p->nr_sites - done, __ATOMIC_RELAXED);

@@ -65,9 +65,9 @@ struct options {
 	char **program;		    /* PROGRAM and its arguments */
 	const char *nets[MAX_NETS]; /* NAME[=CIDR] as given */
 	int nnets;
-	bool trace;
 	int wait_s; /* --wait, or -1 */
 	bool stats;
+	const char *trace; /* NULL: no; "-": to standard error; else a file */
 	bool verbose;
 };
 
@@ -99,8 +99,9 @@ static void usage(FILE *to)
 	    "down)\n"
 	    "  --stats                           print at exit of each process what was served "
 	    "where\n"
-	    "  --trace                           say which options of sockets a domain does not "
-	    "know\n"
+	    "  --trace[=FILE]                    print each call that a domain serves: arguments, "
+	    "result, time,\n"
+	    "                                    domain and lane; to FILE, or to standard error\n"
 	    "  --verbose                         say which domains serve, and how isolated they "
 	    "are\n"
 	    "  --help, --version\n"
@@ -136,11 +137,17 @@ static char *format(const char *fmt, ...)
 
 /* ---- options ---- */
 
+/* --trace's FILE, if there is one. */
+static const char *trace_to(const char *file)
+{
+	return file ? file : "-";
+}
+
 static void parse(int argc, char **argv, struct options *o)
 {
 	static const struct option longs[] = {{"storage", required_argument, NULL, 's'},
 					      {"network", required_argument, NULL, 'n'},
-					      {"trace", no_argument, NULL, 't'},
+					      {"trace", optional_argument, NULL, 't'},
 					      {"wait", required_argument, NULL, 'w'},
 					      {"stats", no_argument, NULL, 'S'},
 					      {"verbose", no_argument, NULL, 'v'},
@@ -162,9 +169,6 @@ static void parse(int argc, char **argv, struct options *o)
 				fail(EXIT_OURS, "more than %d --network options", MAX_NETS);
 			o->nets[o->nnets++] = optarg;
 			break;
-		case 't':
-			o->trace = true;
-			break;
 		case 'w':
 			o->wait_s = (int)strtol(optarg, &end, 10);
 			if (*end || end == optarg || o->wait_s < 0 || o->wait_s > 3600)
@@ -172,6 +176,9 @@ static void parse(int argc, char **argv, struct options *o)
 			break;
 		case 'S':
 			o->stats = true;
+			break;
+		case 't':
+			o->trace = trace_to(optarg);
 			break;
 		case 'v':
 			o->verbose = true;
@@ -310,10 +317,13 @@ static ssize_t receive(int sock, struct sc_attach_rep *rep)
 	return n;
 }
 
-/* Asks the domain for a channel, as the library will, and gives it back. Ends with a message if there is none. */
-static void check_domain(const char *name, uint32_t role, const struct options *o)
+/*
+ * Asks the domain for a channel, as the library will, and gives it back. Ends with a message if there is none. False: the
+ * domain is down, and may be waited for.
+ */
+static bool ask_domain(const char *name, uint32_t role, const struct options *o, long begun)
 {
-	long begun = now_ms(), until = begun + (o->wait_s > 0 ? o->wait_s : 0) * 1000l, left;
+	long until = begun + (o->wait_s > 0 ? o->wait_s : 0) * 1000l, left;
 	int sock = connect_broker(name, until);
 	struct sc_attach_rep rep = {0};
 	struct sc_attach_req req = {
@@ -344,6 +354,10 @@ static void check_domain(const char *name, uint32_t role, const struct options *
 		     "version",
 		     name);
 	rep.text[sizeof(rep.text) - 1] = '\0';
+	if (rep.status == SC_ATTACH_DOWN && now_ms() < until) {
+		close(sock);
+		return false;
+	}
 	if (rep.status != SC_ATTACH_OK)
 		explain_refusal(name, &rep);
 	if (rep.abi != SC_ABI_VERSION)
@@ -355,6 +369,16 @@ static void check_domain(const char *name, uint32_t role, const struct options *
 		fprintf(stderr, "scrun: domain '%s' serves%s\n", name,
 			rep.loopback ? " (loopback: no isolation)" : "");
 	close(sock);
+	return true;
+}
+
+static void check_domain(const char *name, uint32_t role, const struct options *o)
+{
+	struct timespec pause = {.tv_nsec = 50000000};
+	long begun = now_ms();
+
+	while (!ask_domain(name, role, o, begun))
+		nanosleep(&pause, NULL);
 }
 
 /* The path without symbolic links in that part of it that exists. */
@@ -719,21 +743,62 @@ static void set(const char *name, const char *value)
 		fail(EXIT_OURS, "out of memory");
 }
 
-/* What the library needs to know, for whatever is executed next. */
+/* Makes FILE of --trace, empty; its absolute path, since programs change their directory. */
+static const char *trace_file(const char *file)
+{
+	char *path;
+	int fd;
+
+	if (!strcmp(file, "-"))
+		return file;
+	fd = open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	path = fd < 0 ? NULL : realpath(file, NULL);
+	if (!path)
+		fail(EXIT_OURS, "cannot write the trace to '%s': %s", file, strerror(errno));
+	close(fd);
+	return path;
+}
+
+/* Is one of the paths in this list (of LD_LIBRARY_PATH's or LD_PRELOAD's kind, or NULL) served? */
+static bool lists_served(const char *list, const struct options *o)
+{
+	char *copy = list ? strdup(list) : NULL, *save = NULL;
+	bool yes = false;
+
+	for (char *p = copy ? strtok_r(copy, ":; ", &save) : NULL; p && !yes;
+	     p = strtok_r(NULL, ":; ", &save))
+		yes = below_route(p, o);
+	free(copy);
+	return yes;
+}
+
+/* What the library needs to know, for whatever is executed next. exec.h says when it is an auditing one. */
 static void set_environment(const char *routes, const char *nets, const struct options *o)
 {
 	char *lib = find_library();
 	const char *preload = getenv("LD_PRELOAD");
+	bool own = preload && *preload;
+	bool audit = !getenv("LD_AUDIT") &&
+		     (lists_served(getenv("LD_LIBRARY_PATH"), o) || lists_served(preload, o));
+	/* variables that the library will take away again */
+	int hidden = 2 + (audit || !own) + (o->trace != NULL) + (nets != NULL);
 
-	set("LD_PRELOAD", preload && *preload ? format("%s:%s", lib, preload) : lib);
+	if (audit)
+		set("LD_AUDIT", lib);
+	else
+		set("LD_PRELOAD", own ? format("%s:%s", lib, preload) : lib);
+	if (hidden % 2) /* exec.h */
+		set("VHOST_SC_PAD", "");
+	else
+		unsetenv("VHOST_SC_PAD");
 	set("VHOST_SC_LIB", lib);
 	set("VHOST_SC_ROUTES", routes);
 	if (nets)
 		set("VHOST_SC_NET", nets);
-	if (o->trace)
-		set("VHOST_SC_TRACE", "1");
 	if (o->stats)
 		set("VHOST_SC_STATS", "1");
+	if (o->trace)
+		set("VHOST_SC_TRACE", trace_file(o->trace));
 	free(lib);
 }
 

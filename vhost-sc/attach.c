@@ -389,7 +389,7 @@ static const char *bad_message(const struct client *c, const union client_msg *m
 			return "malformed claim";
 		return live ? NULL : "claim without a session";
 	case SC_ATTACH_NAME:
-		if (len != sizeof(struct sc_attach_name) || nfds)
+		if (len != sizeof(struct sc_attach_name) || nfds > 1)
 			return "malformed name";
 		return live ? NULL : "name without a session";
 	case SC_ATTACH_SEGMENT:
@@ -432,7 +432,10 @@ static void on_message(struct client *c, const union client_msg *msg, size_t len
 		segment_request(c, &msg->segment, fds[0]);
 		break;
 	default:
-		ticket_set_name(c->b, c->slot->session, &msg->name.name);
+		if (nfds)
+			ticket_name_held(c->b, fds[0], &msg->name.name);
+		else
+			ticket_set_name(c->b, c->slot->session, &msg->name.name);
 	}
 }
 

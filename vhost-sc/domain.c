@@ -245,7 +245,8 @@ static void on_hello(struct broker *b, const struct sc_msg_hello *m)
 		refuse(b, true,
 		       "agent has role %u, domain %s has %u: check the guest's command line",
 		       m->role, b->cfg->name, b->cfg->role);
-	} else if (m->num_channels != b->cfg->channels || m->slot_size != b->cfg->slot_size) {
+	} else if (m->num_channels && /* 0: there is no device (a loopback agent) */
+		   (m->num_channels != b->cfg->channels || m->slot_size != b->cfg->slot_size)) {
 		refuse(b, true,
 		       "the device has %u channels in slots of %" PRIu64 " bytes, the broker %u in "
 		       "%" PRIu64 ": give both the same num-channels and window-size",

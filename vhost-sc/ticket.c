@@ -233,6 +233,18 @@ bool ticket_claim(struct broker *b, int fd, struct sc_ticket_name *name)
 	return true;
 }
 
+void ticket_name_held(struct broker *b, int fd, const struct sc_ticket_name *name)
+{
+	struct ticket *t;
+	uint32_t index;
+
+	if (!look_up(b, fd, &index))
+		return;
+	t = &b->tickets.v[index];
+	if (!t->name.ticket && t->number == name->ticket)
+		t->name = *name;
+}
+
 void ticket_hangup(struct broker *b, uint32_t index)
 {
 	uint64_t number;

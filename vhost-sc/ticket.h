@@ -72,6 +72,9 @@ void ticket_unmake(struct broker *b, const uint64_t *numbers, uint32_t count);
 /* Stores what a ticket of `session` holds. Ignores other sessions' tickets. */
 void ticket_set_name(struct broker *b, uint32_t session, const struct sc_ticket_name *name);
 
+/* Stores what the ticket that fd is holds, if it has no name yet and is the one that *name says. */
+void ticket_name_held(struct broker *b, int fd, const struct sc_ticket_name *name);
+
 /* What does fd hold? Fills *name; ticket = 0: not a ticket of this domain, or not named. Returns
  * true if it is a ticket (which can be closed without danger). */
 bool ticket_claim(struct broker *b, int fd, struct sc_ticket_name *name);

@@ -51,8 +51,10 @@ enum sc_attach_type {
 				      name. Possession is the right to use */
 	SC_ATTACH_CLAIM_REP = 6, /* struct sc_attach_claim */
 	SC_ATTACH_NAME =
-	    7, /* struct sc_attach_name: the process tells what file a ticket of its session holds, so
-				      that a claim can be answered. No reply */
+	    7, /* struct sc_attach_name: the process tells what file a ticket holds, so that a claim can be
+				      answered. No reply. Without a descriptor: a ticket of its own session. With one: the ticket
+				      itself, whoever's session made it (a forked child passes on what it inherited); it then gets
+				      its name only if it has none */
 	SC_ATTACH_EVENT =
 	    8, /* struct sc_attach_event, from the broker, unasked: the domain went or came back; with
 				      a new incarnation: fds call and kick eventfd, which replace the old ones */
@@ -128,7 +130,8 @@ struct sc_ticket_name {
 	uint64_t handle; /* the agent's handle (ops.h) */
 	uint64_t secret; /* grants it to another session (SC_OP_GRANT) */
 	uint32_t flags;	 /* open flags (O_ACCMODE and status flags at open), for fcntl(F_GETFL) */
-	uint32_t mode;	 /* S_IFMT bits */
+	uint32_t
+	    mode; /* S_IFMT bits; bits 16..31: what the export's name hashes to (host library) */
 };
 
 struct sc_attach_name {

@@ -81,7 +81,8 @@ struct sc_msg_hello {
 	uint32_t abi;  /* SC_ABI_VERSION */
 	uint32_t role; /* SC_ROLE_* */
 	uint64_t features;
-	uint32_t num_channels; /* as the agent sees the device */
+	uint32_t
+	    num_channels; /* as the agent sees the device; 0: it has none (loopback), and takes any */
 	uint32_t npollers;
 	uint64_t slot_size; /* bytes */
 	char version[64];   /* text: agent's version, for people */

@@ -338,8 +338,8 @@ class Client:
         self.tickets.update(new)
         return f[0], new
 
-    def name(self, ticket, handle, secret, flags=0, mode=0):
-        self.send(NAME, TICKET_NAME.pack(ticket, handle, secret, flags, mode))
+    def name(self, ticket, handle, secret, flags=0, mode=0, fd=None):
+        self.send(NAME, TICKET_NAME.pack(ticket, handle, secret, flags, mode), [] if fd is None else [fd])
 
     def claim(self, fds):
         self.send(CLAIM, struct.pack("<II", 0, len(fds)) + bytes(32 * TICKET_NAME.size), fds)

@@ -428,6 +428,14 @@ class Tickets(Case):
         # Another session cannot rename a ticket.
         d.name(n1, 666, 666)
         self.assertEqual(d.claim([fd1])[0][1], 77)
+        # Whoever holds a ticket may name it, but once, and nothing else.
+        d.name(n1, 666, 666, fd=fd3)
+        self.assertEqual(d.claim([fd3]), [(0,) * 5])
+        d.name(n3, 79, 99, fd=fd3)
+        d.name(n3, 666, 666, fd=fd3)
+        self.assertEqual(d.claim([fd3, fd1]), [(n3, 79, 99, 0, 0), (n1, 77, 1234567, 0o2001, 0o040000)])
+        c.name(n3, 80, 100)
+        self.assertEqual(d.claim([fd3])[0][1], 80)
         # Claims leave nothing open in the broker: the last copy of the program still counts.
         c.close_tickets()
         got = []
@@ -577,6 +585,7 @@ class Malformed(Case):
             lambda c: c.send(peers.CLAIM, bytes(8 + 32 * peers.TICKET_NAME.size)),
             lambda c: c.send(peers.CLAIM, bytes(8 + 32 * peers.TICKET_NAME.size), fds=[null] * 33),
             lambda c: c.send(peers.NAME, bytes(3)),
+            lambda c: c.send(peers.NAME, bytes(peers.TICKET_NAME.size), fds=[null] * 2),
             lambda c: c.send(peers.EVENT, bytes(8)),
         ]
         for n, case in enumerate(attached):

@@ -17,58 +17,11 @@ import sys
 import tempfile
 import time
 
+from domain import DEADLINE_MS, Domain
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "broker"))
 import peers  # noqa: E402
-DEADLINE_MS = 1500
-
-
-class Domain:
-    """A loopback domain named "d"."""
-
-    def __init__(self, scd, agent):
-        self.scd_path, self.agent_path = scd, agent
-        self.dir = tempfile.mkdtemp(prefix="sc-loopback.")
-        os.chmod(self.dir, 0o755)
-        self.root = self.dir + "/root"
-        os.mkdir(self.root)
-        os.chmod(self.root, 0o1777)
-        os.mkdir(self.dir + "/run", 0o755)
-        os.environ["VHOST_SC_RUNDIR"] = self.dir + "/run"
-        self.scd = self.agent = None
-
-    def start_broker(self):
-        log = open(self.dir + "/scd.log", "a", encoding="utf-8")
-        self.scd = subprocess.Popen([self.scd_path, "--name", "d", "--role", "storage", "--loopback", "--deadline-ms",
-                                     str(DEADLINE_MS)], stderr=log, stdout=log)
-        self.wait_for(self.dir + "/run/d/agent.sock")
-
-    def start_agent(self):
-        log = open(self.dir + "/agent.log", "a", encoding="utf-8")
-        self.agent = subprocess.Popen([self.agent_path, "--loopback", self.dir + "/run/d/agent.sock", "--root",
-                                       self.root], stderr=log, stdout=log)
-
-    @staticmethod
-    def wait_for(path):
-        for _ in range(200):
-            if os.path.exists(path):
-                return
-            time.sleep(0.05)
-        raise TimeoutError(path)
-
-    def kill_agent(self):
-        self.agent.kill()
-        self.agent.wait()
-
-    def stop(self):
-        for p in (self.agent, self.scd):
-            if p and p.poll() is None:
-                p.terminate()
-                try:
-                    p.wait(10)
-                except subprocess.TimeoutExpired:
-                    p.kill()
-        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 class Tests:
@@ -98,8 +51,9 @@ class Tests:
 
     def test_b_api(self):
         """the C API, without scrun and under it"""
+        audited = dict(os.environ, LD_LIBRARY_PATH=self.place)  # then another copy of the library intercepts
         for r in (subprocess.run([self.hsc, "d"], capture_output=True, text=True, check=False, timeout=60),
-                  self.scrun(self.hsc, "d")):
+                  self.scrun(self.hsc, "d"), self.scrun(self.hsc, "d", env=audited)):
             if r.returncode:
                 return r.stdout + r.stderr
         return None
@@ -112,6 +66,23 @@ class Tests:
             return "signal"
         r = self.scrun("sh", "-c", "cat; echo err >&2", input="through")
         return None if (r.stdout, r.stderr) == ("through", "err\n") else repr(r)
+
+    def test_c_remote_program(self):
+        """scrun starts programs that lie in the domain: by path, by PATH, from a directory, scripts; and says what it cannot"""
+        place = self.place
+        r = self.scrun("sh", "-c", f"cp /bin/echo {place}/echo; printf '#!{place}/echo\\n' > {place}/script; chmod 755 {place}/script; "
+                       f"echo > {place}/text")
+        if r.returncode:
+            return repr(r)
+        path = {"PATH": f"/nonexistent:{place}:/usr/bin:/bin"}
+        cases = [([place + "/echo", "a  b", "c"], None, 0, "a  b c\n"), (["echo", "x"], path, 0, "x\n"),
+                 ([place + "/script", "y"], None, 0, place + "/script y\n"), ([place + "/none"], None, 127, ""),
+                 ([place + "/text"], None, 126, ""), ([place], None, 126, "")]
+        for args, env, status, out in cases:
+            r = self.scrun(*args, env=dict(os.environ, **env) if env else None)
+            if (r.returncode, r.stdout) != (status, out):
+                return f"{args}: {r!r}"
+        return None
 
     def test_d_messages(self):
         """what is wrong is said in one line"""
@@ -243,8 +214,45 @@ class Tests:
         """--stats counts"""
         r = self.scrun("sh", "-c", f"echo x > {self.place}/s; cat {self.place}/s; rm {self.place}/s",
                        options=["--stats"])
-        found = re.findall(r"^scrun: pid \d+: remote=(\d+)", r.stderr, re.M)
-        return None if r.stdout == "x\n" and sum(map(int, found)) >= 4 else repr(r)
+        found = re.findall(r"^scrun: pid \d+: remote=(\d+) \(d:(\d+)\) spins=(\d+) sleeps=(\d+) traps=(\d+) "
+                           r"rewritten=(\d+) left=\d+;((?: \w+=\d+)*)$", r.stderr, re.M)
+        if r.stdout != "x\n" or len(found) < 3:
+            return repr(r)
+        for remote, here, spins, sleeps, traps, rewritten, kinds in found:
+            counts = [int(n) for n in re.findall(r"=(\d+)", kinds)]
+            if not int(remote) == int(here) == sum(counts) == int(spins) + int(sleeps) or int(traps) == 0:
+                return repr(found)
+        return None if any("unlink=1" in f[-1] for f in found) and any(int(f[5]) for f in found) else repr(found)
+
+    def test_e_trace(self):
+        """--trace prints the calls that the domain serves, of all processes, and only those"""
+        log = self.d.dir + "/trace"
+        script = ("import os, subprocess\nos.closerange(3, 5000)\nos.chdir(%r)\nfd = os.open('t', os.O_RDWR | os.O_CREAT, 0o640)\n"
+                  "os.write(fd, b'a\\n\\0')\nos.pread(fd, 100, 0)\nos.stat('/etc')\nos.dup2(fd, 900)\n"
+                  "try: os.mkdir('no/dir')\nexcept OSError: pass\n"
+                  "if os.fork() == 0:\n    os.closerange(3, 5000)\n    os.unlink('t')\n    os._exit(0)\nos.wait()\n"
+                  "subprocess.run(['ls', '-d', %r])\n" % (self.place, self.place))
+        r = self.scrun(sys.executable, "-c", script, options=["--trace=" + log])
+        with open(log, encoding="utf-8") as f:
+            lines = f.read().splitlines()
+        if r.returncode or r.stderr or r.stdout != self.place + "\n":
+            return repr(r)
+        shape = r"\d+ \d\d:\d\d:\d\d\.\d{6} (\w+\(.*\) = .*) <\d+\.\d{6}> (?:d lane \d+(?:, \d+ requests)?|library)"
+        calls = [re.fullmatch(shape, line) for line in lines]
+        if not all(calls):
+            return "\n".join(lines)
+        calls = [c[1] for c in calls]
+        for want in ('openat(AT_FDCWD, "t", O_RDWR|O_CREAT|O_CLOEXEC, 0640) = 3', 'write(3, "a\\n\\x00", 3) = 3',
+                     'pread64(3, "a\\n\\x00", 100, 0) = 3', 'mkdir("no/dir", 0777) = -1 ENOENT', 'unlink("t") = 0'):
+            if want not in calls:
+                return want + " is not in\n" + "\n".join(lines)
+        if any("/etc" in c for c in calls) or len({line.split()[0] for line in lines}) != 3:
+            return "\n".join(lines)
+        r = self.scrun("cat", self.place + "/none", options=["--trace"])
+        if not re.search(r' openat\(AT_FDCWD, ".*/none", O_RDONLY, 00\) = -1 ENOENT <', r.stderr):
+            return repr(r)
+        r = self.scrun("true", options=["--trace=/nonexistent/x"])
+        return None if r.returncode == 125 and "trace" in r.stderr else repr(r)
 
     def test_f_agent_dies(self):
         """calls end with EIO after the deadline, other domains' callers are not held up, and service resumes"""

@@ -186,13 +186,13 @@ void sc_serve_process_exit(struct sc_thread *t)
 	sc_raw1(__NR_close, fd);
 }
 
-long sc_serve_before_fork(struct sc_thread *t)
+long sc_serve_before_fork(struct sc_thread *t, bool alone)
 {
 	t->proc->forks_before++;
 	return 0;
 }
 
-void sc_serve_after_fork_parent(struct sc_thread *t, long pid_or_error)
+void sc_serve_after_fork_parent(struct sc_thread *t, bool alone, long pid_or_error)
 {
 	t->proc->forks_parent++;
 }

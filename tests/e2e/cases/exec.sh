@@ -20,8 +20,14 @@ int main(int argc, char **argv)
 	char path[4096] = "";
 	pid_t pid;
 	int st;
-	char *args[] = {"prog", "again", NULL};
+	char *args[] = {"prog", "again", NULL}, **e;
+	unsigned long *auxv;
 
+	for (e = environ; *e; e++)
+		;
+	for (auxv = (unsigned long *)(e + 1); auxv[0]; auxv += 2) /* as Go's run-time system looks for it */
+		if (auxv[0] == 6)
+			printf("page size %lu\n", auxv[1]);
 	printf("%d args, name %s\n", argc, strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0]);
 	if (readlink("/proc/self/exe", path, sizeof(path) - 1) > 0)
 		printf("exe %s\n", strrchr(path, '/'));
@@ -37,7 +43,8 @@ int main(int argc, char **argv)
 	return 7;
 }
 EOT
-gcc -o prog c.c && ./prog; echo "status $?"; exec 7>out; bash -c 'exec ./bin/myecho through seven >&7'; exec 7>&-; cat out; ./bin/mycat < out; (cd bin && ./myecho in bin && ../prog x)
+gcc -o prog c.c && ./prog; echo "status $?"; LD_PRELOAD=/lib/x86_64-linux-gnu/libm.so.6 ./prog x; LD_LIBRARY_PATH=/nonexistent ./prog x; (cd bin; ../prog x); cp prog /tmp/sc-e2e-prog.$$; /tmp/sc-e2e-prog.$$ x | grep page; rm /tmp/sc-e2e-prog.$$
+exec 7>out; bash -c 'exec ./bin/myecho through seven >&7'; exec 7>&-; cat out; ./bin/mycat < out; (cd bin && ./myecho in bin && ../prog x)
 python3 - <<'EOT'
 import os, subprocess
 print(subprocess.run(["./prog", "x"], stdout=subprocess.PIPE).stdout, subprocess.run(["myecho", "y"], stdout=subprocess.PIPE, cwd="bin").stdout)

@@ -26,4 +26,4 @@ before=$(c debug digest); c dbsize; c shutdown; wait $pid; echo "ended $?"
 start always; [ "$(c debug digest)" = "$before" ] && echo "same after a restart"; c set last word; c append last s; c lrange list -2 -1
 before=$(c debug digest); kill -9 $pid; wait $pid 2>/dev/null; for f in appendonlydir/*.incr.aof; do redis-check-aof "$f" | grep -o 'AOF.*is valid'; done | sed 's/[^ ]*aof//'
 start everysec; [ "$(c debug digest)" = "$before" ] && echo "same after kill -9"; c get last; c debug reload; [ "$(c debug digest)" = "$before" ] && echo "same after a reload"
-c bgrewriteaof; c bgsave; idle; c shutdown nosave; wait $pid; echo "ended $?"; grep -ciE 'error|warning.*fail' log; ls; ls appendonlydir | sed 's/[0-9]*\./N./'
+c bgrewriteaof; idle; c bgsave; idle; c shutdown nosave; wait $pid; echo "ended $?"; grep -ciE 'error|warning.*fail' log; ls; ls appendonlydir | sed 's/[0-9]*\./N./'

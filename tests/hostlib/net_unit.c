@@ -108,7 +108,8 @@ static int start(void **state)
 {
 	static char net[] =
 	    "VHOST_SC_NET=fake=10.0.0.0/8\nother=192.168.4.0/22\nsix=fd00:1::/32\nlast";
-	static char *env[] = {net, NULL};
+	static char lib[] = "VHOST_SC_LIB=/x/libhostsc.so.0";
+	static char *env[] = {net, lib, NULL};
 
 	(void)state;
 	T = sc_thread_ensure();

@@ -171,4 +171,14 @@ static inline void full_fence(void)
 #endif
 }
 
+/* Orders earlier stores before later ones, as x86 does; the compiler is told to. */
+static inline void release_fence(void)
+{
+#ifdef __SANITIZE_THREAD__
+	full_fence();
+#else
+	atomic_thread_fence(memory_order_release);
+#endif
+}
+
 #endif

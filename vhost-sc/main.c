@@ -762,6 +762,7 @@ int main(int argc, char **argv)
 		if (cfg.log_file)
 			fprintf(stderr, "vhost-scd: not started; see %s\n", cfg.log_file);
 		free(b.sessions.slots);
+		free(b.objects.v);
 		return 1;
 	}
 	log_info("vhost-scd %s: domain %s, %u channels of %u MiB at %s%s", SCD_VERSION, cfg.name,

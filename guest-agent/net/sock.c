@@ -397,9 +397,9 @@ void sock_set_names(struct nsock *s, const struct sc_sockaddr *local,
 {
 	struct sc_sock *sh = s->sh;
 
-	/* Odd while they are written; x86 keeps the order of stores, the compiler is told to. */
+	/* Odd while they are written. */
 	__atomic_store_n(&sh->name_seq, ++s->name_seq, __ATOMIC_RELAXED);
-	__atomic_thread_fence(__ATOMIC_RELEASE);
+	release_fence();
 	if (local)
 		s->local = sh->local = *local;
 	if (peer)

@@ -28,7 +28,7 @@ void net_state_write(struct net *n)
 	room = (room - sizeof(*st)) / sizeof(st->socks[0]);
 	/* Odd while it is written. */
 	__atomic_store_n(&st->seq, ++n->state_seq, __ATOMIC_RELAXED);
-	__atomic_thread_fence(__ATOMIC_RELEASE);
+	release_fence();
 	st->magic = SC_NET_STATE_MAGIC;
 	iface_conf(n, &st->conf);
 	st->rx_bytes = n->port->rx_bytes;

@@ -3,7 +3,7 @@
 """Run the tests of vhost-sc and count them.
 
     ./check                 everything but the kvm stage
-    ./check --full          everything; what CI runs
+    ./check --full          everything, the kvm stage too
     ./check --no-vm         what needs no virtual machine (minutes)
     ./check --kvm           only the kvm stage: the whole system on real KVM, in a VM whose processor's virtualization is
                             emulated (any machine; a few minutes, longer on a busy one)

@@ -27,7 +27,7 @@
 #define LWIP_ARP			1
 #define ARP_TABLE_SIZE			127
 #define ARP_QUEUEING			1
-#define ARP_QUEUE_LEN			16
+#define ARP_QUEUE_LEN			101 /* datagrams that wait for one address, as many as with Linux */
 #define ETHARP_SUPPORT_STATIC_ENTRIES	0
 #define ETHARP_TRUST_IP_MAC		0
 #define LWIP_IPV4			1

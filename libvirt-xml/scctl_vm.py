@@ -53,10 +53,8 @@ def choose_accel(wish):
 
 
 def say_choice(choice):
-    """Explains the accelerator."""
-    say('accelerator ' + choice.text)
-    if choice.remedy:
-        say('  remedy: ' + choice.remedy)
+    """Explains the accelerator: one line, remedy included."""
+    say('accelerator ' + choice.text + (f' (remedy: {choice.remedy})' if choice.remedy else ''))
 
 
 # ---- image ----

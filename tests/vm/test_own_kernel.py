@@ -10,12 +10,14 @@ import glob
 import os
 import re
 import shutil
+import socket
 import sys
 import tempfile
+import threading
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from vmtest import BUILD, TOP, Domain, run, scctl, status  # noqa: E402
+from vmtest import BUILD, SCRUN, SLOW, TOP, Domain, run, scctl, status, virsh  # noqa: E402
 
 BUILD_IMAGE = os.path.join(TOP, "kvm/build-image.sh")
 
@@ -63,6 +65,35 @@ class OwnKernel(unittest.TestCase):
         self.addCleanup(scctl, "stop", d.name, check=False)
         self.serves(d)
         scctl("stop", d.name)
+
+    def network(self, direct):
+        """A network domain with this kernel: its NIC answers, and a program reads through it what the host's kernel sends."""
+        name, tap, host, guest = "sckerneln", "sc-testk", "10.79.78.1", "10.79.78.2"
+        scctl("define", name, "--role", "network", "--tap", tap, "--addr", guest + "/24", "--gw", host, "--vcpus", "1", "--channels", "7",
+              "--window-size", "256M", "--kernel", self.kernel, "--modules", self.modules, "--headers", self.headers, timeout=400)
+        try:
+            scctl("start", name, *(["--direct"] if direct else []), timeout=300)
+            scctl("wait", name, "--timeout", str(240 * SLOW), timeout=300)
+            run(["ip", "addr", "add", host + "/24", "dev", tap])
+            run(["ip", "link", "set", tap, "up"])
+            self.assertIn(self.release, str(status(name)))
+            with socket.create_server((host, 0)) as srv:
+                def serve():
+                    with srv.accept()[0] as c:
+                        c.sendall(b"own kernel\n")
+                threading.Thread(target=serve, daemon=True).start()
+                program = ("import socket, sys, time\nfor i in range(60):\n    try: s = socket.create_connection(('%s', %d)); break\n"
+                           "    except OSError: time.sleep(0.5)\nprint(s.recv(100).decode(), s.getsockname()[0])" % (host, srv.getsockname()[1]))
+                got = run([SCRUN, "--network", name, "--", sys.executable, "-c", program], timeout=120).stdout
+            self.assertEqual(got, "own kernel\n %s\n" % guest)
+        finally:
+            virsh("destroy", name, check=False)
+            scctl("stop", name, check=False)
+            scctl("undefine", name, check=False)
+
+    def test_network_role(self):
+        self.network(direct=False)
+        self.network(direct=True)
 
     def test_ready_made_driver_is_taken(self):
         """A driver among the modules needs no headers."""

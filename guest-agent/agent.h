@@ -80,6 +80,12 @@ struct gate {
 	_Atomic uint16_t stored[256];
 };
 
+/* One of the agent's own segments, mapped for good. base NULL: there is none. */
+struct own {
+	void *base;
+	uint64_t size; /* bytes */
+};
+
 /* The one context. Everything here is set before the first thread starts, unless it says otherwise. */
 struct agent {
 	struct options opt;
@@ -105,6 +111,9 @@ struct agent {
 	struct workers *workers;
 	struct poller *pollers[AGENT_MAX_POLLERS];
 	uint32_t npollers;
+	/* By enum sc_own: set by main, each before service->recover() is called, which is before any channel is attached */
+	struct own own[SC_OWN_MAX];
+	uint64_t epoch;		       /* from START */
 	struct sc_state_header *state; /* shared with the host: written, never read back */
 	uint32_t state_size;	       /* bytes */
 	_Atomic bool quiescing;	       /* set by main: pollers fetch no more */

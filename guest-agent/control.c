@@ -28,7 +28,13 @@
 #define START_WAIT_MS	10000 /* for the broker's answer to HELLO */
 #define HEARTBEAT_MS	500
 #define QUIESCE_WAIT_MS 15000 /* for calls to finish; sc-init gives 20 s in all */
-#define RECONNECT_MS	5000  /* loopback: for a broker that hung up */
+#define OWN_WAIT_MS	30000 /* for the own segments that START promised */
+
+enum recovery {
+	R_SEGMENTS, /* not all own segments are there */
+	R_RUNNING,  /* a thread rebuilds what they keep */
+	R_SERVING,
+};
 
 enum quiesce {
 	Q_NONE,
@@ -49,6 +55,16 @@ struct control {
 	uint32_t quiesce_seq; /* of the QUIESCE to be answered */
 	bool answer_quiesce;
 	bool end_after_quiesce;
+	enum recovery recovery;
+	uint32_t
+	    own_wanted; /* own segments that START promised and that have not come: bit i for kind i */
+	int64_t own_by; /* when they must be there, ns */
+	uint32_t
+	    last_own; /* number and seq of the last one, which is answered when all is rebuilt; 0: none */
+	uint32_t last_own_seq;
+	_Atomic bool recover_over; /* set by the recovering thread */
+	bool recover_ok;
+	pthread_t recover_thread;
 	enum quiesce quiesce;
 	_Atomic bool quiesce_over; /* set by the quiescing thread */
 	_Atomic int quiesce_status;
@@ -176,7 +192,7 @@ static void heartbeat(struct control *ct)
 }
 
 /* Fills the state region: from now on the domain is in service. */
-static void announce(struct control *ct, const struct sc_msg_start *m)
+static void announce(struct control *ct)
 {
 	struct sc_state_header *st = ct->agent->state;
 	struct timespec boot;
@@ -184,14 +200,14 @@ static void announce(struct control *ct, const struct sc_msg_start *m)
 	clock_gettime(CLOCK_BOOTTIME, &boot);
 	st->magic = SC_STATE_MAGIC;
 	st->abi = SC_ABI_VERSION;
-	st->epoch = m->epoch;
+	st->epoch = ct->agent->epoch;
 	st->npollers = ct->agent->npollers;
 	__atomic_store_n(&st->ready_ns,
 			 (uint64_t)boot.tv_sec * 1000000000u + (uint64_t)boot.tv_nsec,
 			 __ATOMIC_RELAXED);
 	heartbeat(ct);
 	/* Release: who sees the incarnation sees the rest. */
-	__atomic_store_n(&st->incarnation, m->incarnation, __ATOMIC_RELEASE);
+	__atomic_store_n(&st->incarnation, ct->agent->incarnation, __ATOMIC_RELEASE);
 }
 
 /* ---- start ---- */
@@ -216,7 +232,6 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m,
 			  struct transport_fds *fds)
 {
 	struct agent *agent = ct->agent;
-	char what[128];
 	int err;
 
 	if (m->abi != SC_ABI_VERSION) {
@@ -238,6 +253,7 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m,
 	agent->state = ct->state_map.base;
 	agent->state_size = m->state_size;
 	agent->incarnation = m->incarnation;
+	agent->epoch = m->epoch;
 	agent->max_spin_us = AGENT_DEFAULT_SPIN_US;
 	if (m->max_spin_us)
 		agent->max_spin_us = m->max_spin_us;
@@ -254,11 +270,8 @@ static bool start_service(struct control *ct, const struct sc_msg_start *m,
 		return false;
 	if (agent->opt.sandbox)
 		sandbox_enter(agent->service->syscalls);
-	announce(ct, m);
-	agent->service->describe(agent, what, sizeof(what));
-	log_info("serving %s as incarnation %u: %u pollers, %u workers, transport %s", what,
-		 m->incarnation, agent->npollers, agent->workers ? agent->opt.nworkers : 0,
-		 ct->tr->ops->name);
+	ct->own_wanted = m->own;
+	ct->own_by = now_ns() + OWN_WAIT_MS * 1000000ll;
 	return true;
 }
 
@@ -430,6 +443,23 @@ static void send_segment_status(struct control *ct, uint16_t type, uint32_t numb
 	send_msg(ct, &m.h, type, sizeof(m), 0, seq);
 }
 
+/* One of our own was mapped, or could not be. True: it is the last, whose answer waits until all is rebuilt. */
+static bool note_own(struct control *ct, const struct sc_msg_segment *m, int err)
+{
+	struct segment *s = err ? NULL : segment_find(ct->agent->segments, m->ticket);
+
+	if (s) /* never put: it stays */
+		ct->agent->own[m->ticket] = (struct own){.base = s->map.base, .size = s->map.size};
+	if (!(ct->own_wanted & 1u << m->ticket))
+		return false;
+	ct->own_wanted &= ~(1u << m->ticket);
+	if (ct->own_wanted || err)
+		return false;
+	ct->last_own = m->number;
+	ct->last_own_seq = m->h.seq;
+	return true;
+}
+
 static void on_segment(struct control *ct, const struct sc_msg_segment *m,
 		       struct transport_fds *fds)
 {
@@ -438,6 +468,8 @@ static void on_segment(struct control *ct, const struct sc_msg_segment *m,
 	if (err)
 		log_warning("cannot map segment %u of %llu bytes: %s", m->number,
 			    (unsigned long long)m->size, strerror(-err));
+	if (m->ticket < SC_OWN_MAX && note_own(ct, m, err))
+		return;
 	send_segment_status(ct, SC_MSG_SEGMENT_TAKEN, m->number, err, m->h.seq);
 }
 
@@ -454,6 +486,64 @@ static void on_segment_end(struct control *ct, const struct sc_msg_segment_statu
 	if (!segments_end(ct->agent->segments, m->number))
 		send_segment_status(ct, SC_MSG_SEGMENT_ENDED, m->number, -ENOENT, m->h.seq);
 	collect_segments(ct);
+}
+
+/* ---- recovery ---- */
+
+static void *recover_main(void *arg)
+{
+	struct control *ct = arg;
+	uint64_t one = 1;
+
+	ct->recover_ok = !ct->agent->service->recover || ct->agent->service->recover(ct->agent);
+	atomic_store(&ct->recover_over, true);
+	if (write(ct->agent->main_event, &one, sizeof(one)) < 0)
+		log_error("waking main: %m");
+	return NULL;
+}
+
+static void end_with_problem(struct control *ct)
+{
+	ct->exit_status = EXIT_PROBLEM;
+	ct->running = false;
+}
+
+/* What was is there again: in service. */
+static void recovered(struct control *ct)
+{
+	struct agent *agent = ct->agent;
+	char what[128];
+
+	announce(ct);
+	agent->service->describe(agent, what, sizeof(what));
+	log_info("serving %s as incarnation %u: %u pollers, %u workers, transport %s", what,
+		 agent->incarnation, agent->npollers, agent->workers ? agent->opt.nworkers : 0,
+		 ct->tr->ops->name);
+	if (ct->last_own)
+		send_segment_status(ct, SC_MSG_SEGMENT_TAKEN, ct->last_own, 0, ct->last_own_seq);
+}
+
+/* Begins to rebuild when all own segments are there; goes into service when that is done. */
+static void look_at_recovery(struct control *ct)
+{
+	if (ct->recovery == R_SEGMENTS && !ct->own_wanted) {
+		ct->recovery = R_RUNNING;
+		if (pthread_create(&ct->recover_thread, NULL, recover_main, ct)) {
+			log_error("cannot start a thread");
+			end_with_problem(ct);
+		}
+	} else if (ct->recovery == R_SEGMENTS && now_ns() > ct->own_by) {
+		log_error("the broker has not announced the memory that it promised within %d s",
+			  OWN_WAIT_MS / 1000);
+		end_with_problem(ct);
+	} else if (ct->recovery == R_RUNNING && atomic_load(&ct->recover_over)) {
+		pthread_join(ct->recover_thread, NULL);
+		ct->recovery = R_SERVING;
+		if (ct->recover_ok)
+			recovered(ct);
+		else
+			end_with_problem(ct);
+	}
 }
 
 /* ---- quiescing ---- */
@@ -567,6 +657,7 @@ static bool right_length(const struct sc_msg_hdr *h, uint32_t n)
 	case SC_MSG_QUIESCE:
 	case SC_MSG_SHUTDOWN:
 	case SC_MSG_SYNCED:
+	case SC_MSG_RESUMED:
 		return n == sizeof(*h);
 	default:
 		return false;
@@ -612,6 +703,10 @@ static void on_message(struct control *ct, const void *msg, struct transport_fds
 		if (svc->synced)
 			svc->synced(ct->agent, h->seq);
 		break;
+	case SC_MSG_RESUMED:
+		if (svc->resumed)
+			svc->resumed(ct->agent);
+		break;
 	case SC_MSG_QUIESCE:
 		ct->answer_quiesce = true;
 		ct->quiesce_seq = h->seq;
@@ -623,8 +718,7 @@ static void on_message(struct control *ct, const void *msg, struct transport_fds
 	case SC_MSG_REFUSE:
 		/* From a broker that came after the one that started us: it does not know our channels. */
 		log_error("the broker was replaced and refuses this agent; ending");
-		ct->exit_status = EXIT_PROBLEM;
-		ct->running = false;
+		end_with_problem(ct);
 		break;
 	default:
 		break;
@@ -667,8 +761,7 @@ static bool receive(struct control *ct)
 static void broker_gone(struct control *ct)
 {
 	log_error("the broker has closed the connection; ending");
-	ct->exit_status = EXIT_PROBLEM;
-	ct->running = false;
+	end_with_problem(ct);
 }
 
 static void take_signals(struct control *ct)
@@ -688,6 +781,7 @@ static void take_mailbox(struct control *ct)
 		log_error("reading an eventfd: %m");
 	collect_ended(ct);
 	collect_segments(ct);
+	look_at_recovery(ct);
 	send_logs(ct);
 	look_at_quiesce(ct);
 	if (ct->agent->service->sync_wanted &&
@@ -718,6 +812,7 @@ static void serve(struct control *ct)
 	    {.fd = ct->agent->main_event, .events = POLLIN},
 	};
 
+	look_at_recovery(ct);
 	while (ct->running) {
 		if (poll(p, 3, next_timeout(ct)) < 0 && errno != EINTR)
 			log_error("poll: %m");

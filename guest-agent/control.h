@@ -2,7 +2,8 @@
 /*
  * control.h - the main thread: the agent's side of the conversation with the broker.
  *
- * HELLO and START first; then one loop over the transport, signals, and the mailbox eventfd by which other threads tell
+ * HELLO and START first; when the own segments that START promises have come, what they keep is rebuilt, in a thread of its own.
+ * Then, or rather all the while, one loop over the transport, signals, and the mailbox eventfd by which other threads tell
  * that something is to be done here: a channel has ended, a line is to be logged at the broker, a lock request wants the
  * broker's SYNC, the quiescing is over. Besides, once in a while, heartbeat and statistics into the state region.
  */

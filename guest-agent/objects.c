@@ -113,7 +113,7 @@ static struct segment *own_segment(struct agent *agent)
 	for (;;) {
 		pthread_mutex_lock(&t->lock);
 		if (!t->own)
-			t->own = segment_find(agent->segments, 0); /* never put: it stays */
+			t->own = segment_find(agent->segments, SC_OWN_IO); /* never put: it stays */
 		s = t->own;
 		if (s && !t->nchunks) {
 			t->nchunks = (uint32_t)(s->map.size / SC_OBJECT_IO_MAX);

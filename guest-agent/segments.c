@@ -52,12 +52,12 @@ bool segment_put(struct segment *s)
 
 int segments_add(struct segments *t, const struct sc_msg_segment *m, struct transport_fds *fds)
 {
+	uint64_t max = m->ticket < SC_OWN_MAX ? SC_OWN_SEGMENT_MAX : SC_SEGMENT_MAX;
 	struct segment *s;
 	struct segment **at;
 	int err;
 
-	if (m->size < SC_SEGMENT_MIN || m->size > SC_SEGMENT_MAX || m->size & (m->size - 1) ||
-	    !m->number)
+	if (m->size < SC_SEGMENT_MIN || m->size > max || m->size & (m->size - 1) || !m->number)
 		return -EINVAL;
 	s = calloc(1, sizeof(*s));
 	if (!s)

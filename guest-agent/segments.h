@@ -6,7 +6,7 @@
  * its last user has put it. Whoever serves a ticket's handle finds the segment by the ticket's number. The segment's
  * bytes are the host's as much as ours: copy once, check, use. It cannot shrink: an access never faults.
  *
- * One segment, with ticket 0, is the agent's own: data of file objects goes through it (objects.h).
+ * Those whose "ticket" is below SC_OWN_MAX are the agent's own (vhost-sc/state.h), and stay.
  */
 #ifndef SC_AGENT_SEGMENTS_H
 #define SC_AGENT_SEGMENTS_H

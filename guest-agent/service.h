@@ -32,6 +32,13 @@ struct service {
 	bool (*prepare)(struct agent *agent);
 	/* After START, before threads: tables. False after a log message. Must be there. */
 	bool (*make_tables)(struct agent *agent);
+	/* All own segments (agent->own) are mapped, and no session is attached: rebuilds what they keep. In a thread of its
+	 * own, while main beats; pollers and workers run and have nothing to do. Called once in any case, also with nothing kept.
+	 * False after a log message: the agent cannot serve, and ends. */
+	bool (*recover)(struct agent *agent);
+	/* Main thread, once after recover(): all sessions that were alive are attached: what belongs to others can go. Not
+	 * called by brokers that cannot tell. */
+	void (*resumed)(struct agent *agent);
 	/* For the log, once in service: what is served. Must be there. */
 	void (*describe)(const struct agent *agent, char *text, size_t size);
 

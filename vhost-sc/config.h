@@ -41,6 +41,9 @@ struct config {
 	mode_t socket_mode;    /* of attach.sock */
 	uint32_t deadline_ms;  /* told to processes */
 	uint32_t detach_ms;    /* the agent may take so long to let go of a channel */
+	/* own segments that are kept (state.h), bytes, powers of two; retain: 0: there is no log */
+	uint64_t state_size;
+	uint64_t retain_size;
 
 	const char *log_file;
 	const char *pidfile;

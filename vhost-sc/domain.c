@@ -13,11 +13,14 @@
 #include "broker.h"
 #include "log.h"
 
+#define DOMAIN_RESUME_MS 30000u /* for a new agent to attach the sessions that there are */
+
 int domain_init(struct broker *b)
 {
 	struct domain *d = &b->dom;
 
 	snprintf(d->why, sizeof(d->why), "it has not been started");
+	d->resume_by = LOOP_NEVER;
 	if (getrandom(&d->epoch, sizeof(d->epoch), 0) != sizeof(d->epoch))
 		return -EIO;
 	d->state_fd = memfd_sealed("vhost-sc-state", SC_STATE_DEFAULT,
@@ -86,6 +89,9 @@ static void end_incarnation(struct broker *b)
 
 	d->greeted = false;
 	d->quiesced = false;
+	d->recovering = false;
+	d->resuming = false;
+	d->resume_by = LOOP_NEVER;
 	if (!d->incarnation)
 		return;
 	log_info("incarnation %u is over: %s", d->incarnation, d->why);
@@ -209,20 +215,71 @@ static void start_agent(struct broker *b)
 		return;
 	d->greeted = false;
 	d->incarnation = ++d->last_incarnation;
-	d->state = DOM_READY;
-	d->ready_since = loop_now();
 	d->refused = false;
-	d->why[0] = '\0';
+	d->recovering = true;
+	set_why(d, "its agent takes over what was open");
 	m.incarnation = d->incarnation;
+	m.own = segment_make_own(b);
 	send_now(b, &m.h, &d->state_fd, 1);
+	segment_advance_all(b);
+	domain_look(b);
+}
+
+/* The agent knows what was: it gets the channels, and what has ended meanwhile. */
+static void ready(struct broker *b)
+{
+	struct domain *d = &b->dom;
+
+	d->recovering = false;
+	d->ready_since = loop_now();
+	d->resuming = true;
+	d->resume_by = d->ready_since + DOMAIN_RESUME_MS;
+	loop_at(&b->loop, d->resume_by);
+	if (d->state == DOM_STARTING) { /* not told to shut down meanwhile */
+		d->state = DOM_READY;
+		d->why[0] = '\0';
+	}
 	log_info("incarnation %u serves: agent %s, kernel %s, %u pollers, %" PRIu64
 		 " ms after it connected",
 		 d->incarnation, d->agent.version, d->agent.kernel, d->agent.npollers,
 		 d->ready_since - d->peer_since);
-	segment_advance_all(b);
 	session_advance_all(b);
 	domain_flush_ends(b);
+	segment_flush_ends(b);
 	client_serve_waiting(b);
+}
+
+static void resumed(struct broker *b)
+{
+	struct sc_msg_hdr m = {.type = SC_MSG_RESUMED, .len = sizeof(m)};
+
+	b->dom.resuming = false;
+	b->dom.resume_by = LOOP_NEVER;
+	if (b->dom.agent.features & SC_F_RECOVERY)
+		domain_send(b, &m, NULL, 0);
+}
+
+void domain_look(struct broker *b)
+{
+	if (b->dom.incarnation && b->dom.recovering && segment_own_taken(b))
+		ready(b);
+	if (b->dom.incarnation && b->dom.resuming && session_all_served(b))
+		resumed(b);
+}
+
+void domain_tick(struct broker *b, uint64_t now)
+{
+	struct domain *d = &b->dom;
+
+	if (!d->resuming)
+		return;
+	if (d->resume_by > now) {
+		loop_at(&b->loop, d->resume_by);
+		return;
+	}
+	log_warn("not all sessions were attached within %u ms: what they have open is closed",
+		 DOMAIN_RESUME_MS);
+	resumed(b);
 }
 
 static void terminate(char *text, size_t size)
@@ -497,7 +554,7 @@ void domain_flush_ends(struct broker *b)
 {
 	struct domain *d = &b->dom;
 
-	if (!d->incarnation)
+	if (!d->incarnation || d->recovering)
 		return;
 	for (uint32_t at = 0; at < d->nreleases;) {
 		struct sc_msg_release m = {.h = {.type = SC_MSG_RELEASE, .len = sizeof(m)}};
@@ -554,6 +611,9 @@ void domain_save(const struct broker *b, struct blob_out *out)
 	blob_put_u32(out, d->link);
 	blob_put_u32(out, d->greeted);
 	blob_put_u32(out, d->quiesced);
+	blob_put_u32(out, d->recovering);
+	blob_put_u32(out, d->resuming);
+	blob_put_u64(out, d->resume_by);
 	blob_put_string(out, d->why);
 	blob_put_u32(out, d->incarnation);
 	blob_put_u32(out, d->last_incarnation);
@@ -583,6 +643,10 @@ int domain_load(struct broker *b, struct blob_in *in)
 	d->link = blob_get_u32(in);
 	d->greeted = blob_get_u32(in);
 	d->quiesced = blob_get_u32(in);
+	d->recovering = blob_get_u32(in);
+	d->resuming = blob_get_u32(in);
+	d->resume_by = blob_get_u64(in);
+	loop_at(&b->loop, d->resume_by);
 	blob_get_string(in, d->why, sizeof(d->why));
 	d->incarnation = blob_get_u32(in);
 	d->last_incarnation = blob_get_u32(in);

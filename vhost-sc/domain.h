@@ -3,8 +3,9 @@
  * domain.h - the agent's side of the broker: who serves, since when, and the messages of control.h.
  *
  *   DOWN       nobody there: no VM connected, or no loopback agent
- *   STARTING   a VM is connected; its agent has not said hello, or was refused or cut off
- *   READY      an agent has been told START; channels are being announced or are served
+ *   STARTING   a VM is connected; its agent has not said hello, was refused or cut off, or has been told START and rebuilds
+ *              what its own segments keep (`recovering`)
+ *   READY      it has; channels are being announced or are served
  *   QUIESCING  told to quiesce or to shut down: no new sessions
  *
  * An agent's hello starts an incarnation, whatever was before: the old one, if there is one, is
@@ -42,11 +43,14 @@ enum domain_state {
 
 struct domain {
 	enum domain_state state;
-	bool peer;     /* a VM or a loopback agent is connected */
-	bool link;     /* messages can pass */
-	bool greeted;  /* HELLO was accepted; START waits for the state region to be mapped */
-	bool quiesced; /* QUIESCED was received */
-	char why[160]; /* why there is no service, for people; "" if there is */
+	bool peer;	    /* a VM or a loopback agent is connected */
+	bool link;	    /* messages can pass */
+	bool greeted;	    /* HELLO was accepted; START waits for the state region to be mapped */
+	bool quiesced;	    /* QUIESCED was received */
+	bool recovering;    /* START was sent; the agent has not taken all of its own segments */
+	bool resuming;	    /* RESUMED is due when all sessions are served ... */
+	uint64_t resume_by; /* ... or then, all the same */
+	char why[160];	    /* why there is no service, for people; "" if there is */
 	bool
 	    refused; /* why says why the last agent was refused: so will the next be, as long as the VM is this one */
 
@@ -85,6 +89,10 @@ void domain_send(struct broker *b, struct sc_msg_hdr *msg, const int *fds, unsig
 void domain_release(struct broker *b, uint64_t ticket);
 void domain_process_exit(struct broker *b, uint32_t process);
 void domain_flush_ends(struct broker *b);
+
+/* Looks whether the agent has taken its own segments, and whether all sessions are served, and goes on then. */
+void domain_look(struct broker *b);
+void domain_tick(struct broker *b, uint64_t now);
 
 /* Orders of the operator. Return NULL, or why not. */
 const char *domain_quiesce(struct broker *b);

@@ -65,6 +65,12 @@ static const char usage[] =
     "                        (default: 30000)\n"
     "  --detach-ms N         the agent may use the memory of a process that ended for N ms\n"
     "                        more, to finish what it has begun (default: 30000)\n"
+    "  --state BYTES         memory that keeps what is open while the VM is gone: 1M to 1G, "
+    "rounded\n"
+    "                        up to a power of two (default: 16M, enough for 50000 files)\n"
+    "  --retain BYTES        storage: memory that keeps changes which the VM has not yet on its\n"
+    "                        disk, likewise (default: 64M; 0: none are kept, and what the guest\n"
+    "                        had not written dies with it)\n"
     "\n"
     "  --log FILE            log to FILE (default: standard error)\n"
     "  --log-level LEVEL     error, warn, info or debug (default: info)\n"
@@ -95,6 +101,8 @@ enum option_code {
 	OPT_SOCKET_MODE,
 	OPT_DEADLINE_MS,
 	OPT_DETACH_MS,
+	OPT_STATE,
+	OPT_RETAIN,
 	OPT_LOG,
 	OPT_LOG_LEVEL,
 	OPT_FOREGROUND,
@@ -123,6 +131,8 @@ static const struct option options[] = {
     {"socket-mode", required_argument, NULL, OPT_SOCKET_MODE},
     {"deadline-ms", required_argument, NULL, OPT_DEADLINE_MS},
     {"detach-ms", required_argument, NULL, OPT_DETACH_MS},
+    {"state", required_argument, NULL, OPT_STATE},
+    {"retain", required_argument, NULL, OPT_RETAIN},
     {"log", required_argument, NULL, OPT_LOG},
     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
     {"foreground", no_argument, NULL, OPT_FOREGROUND},
@@ -164,6 +174,16 @@ static uint64_t number(const char *option, const char *text, uint64_t min, uint6
 		die("--%s %s: expected a number from %llu to %llu", option, text,
 		    (unsigned long long)min, (unsigned long long)max);
 	return v << shift;
+}
+
+/* The smallest power of two that is not below `size`; 0 stays 0. */
+static uint64_t power_of_two(uint64_t size)
+{
+	uint64_t up = 1;
+
+	while (size && up < size)
+		up *= 2;
+	return size ? up : 0;
 }
 
 static uid_t parse_user(const char *name)
@@ -300,6 +320,16 @@ static void parse_option(struct config *cfg, struct arguments *a, int code)
 		break;
 	case OPT_DETACH_MS:
 		cfg->detach_ms = (uint32_t)number("detach-ms", optarg, 1, 3600000, false);
+		break;
+	case OPT_STATE:
+		cfg->state_size = power_of_two(
+		    number("state", optarg, SEGMENT_KEPT_MIN, SC_OWN_SEGMENT_MAX, true));
+		break;
+	case OPT_RETAIN:
+		cfg->retain_size = number("retain", optarg, 0, SC_OWN_SEGMENT_MAX, true);
+		if (cfg->retain_size && cfg->retain_size < SEGMENT_KEPT_MIN)
+			die("--retain %s: expected 0, or 1M or more", optarg);
+		cfg->retain_size = power_of_two(cfg->retain_size);
 		break;
 	case OPT_LOG:
 		cfg->log_file = optarg;
@@ -544,6 +574,7 @@ void broker_tick(struct broker *b)
 	b->tr->tick(b, now);
 	session_tick(b, now);
 	segment_tick(b, now);
+	domain_tick(b, now);
 	client_tick(b, now);
 }
 
@@ -735,6 +766,8 @@ int main(int argc, char **argv)
 	    .deadline_ms = 30000,
 	    .memory = {.node = -1},
 	    .detach_ms = 30000,
+	    .state_size = SEGMENT_STATE_DEFAULT,
+	    .retain_size = SEGMENT_LOG_DEFAULT,
 	};
 	struct broker b = {.cfg = &cfg, .lock_fd = -1, .spare_fd = -1};
 	int report = -1;

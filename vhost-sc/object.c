@@ -291,7 +291,7 @@ static int64_t do_new(struct broker *b, const struct sc_msg_object *m)
 /* The agent's own segment as it is mapped here, or NULL. */
 static void *own_segment(struct broker *b)
 {
-	const struct segment *s = segment_own(b);
+	const struct segment *s = segment_own(b, SC_OWN_IO);
 	void *p;
 
 	if (b->objects.window || !s)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* segment.c - memory that belongs to tickets; see segment.h. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,6 +25,15 @@ uint64_t segment_area(const struct broker *b)
 	if (b->cfg->loopback)
 		return SEGMENT_LOOPBACK;
 	return b->cfg->window_size > end ? b->cfg->window_size - end : 0;
+}
+
+/* The end of what segments may lie in. A loopback domain has room for its agent's own besides: twice, since a place is a
+ * multiple of the size. */
+static uint64_t area_end(const struct broker *b)
+{
+	uint64_t own = b->cfg->loopback ? 2 * (b->cfg->state_size + b->cfg->retain_size) : 0;
+
+	return slots_end(b) + segment_area(b) + own;
 }
 
 static uint32_t index_of(const struct broker *b, const struct segment *s)
@@ -59,15 +69,26 @@ static struct segment *find_ticket(struct broker *b, uint64_t ticket)
 	return NULL;
 }
 
-struct segment *segment_own(struct broker *b)
+struct segment *segment_own(struct broker *b, uint32_t kind)
 {
 	for (uint32_t i = 0; i < b->segments.cap; i++) {
 		struct segment *s = &b->segments.v[i];
 
-		if (s->number && !s->ticket && !s->ending)
+		if (s->number && s->own == kind + 1 && !s->ending)
 			return s;
 	}
 	return NULL;
+}
+
+bool segment_own_taken(const struct broker *b)
+{
+	for (uint32_t i = 0; i < b->segments.cap; i++) {
+		const struct segment *s = &b->segments.v[i];
+
+		if (s->number && s->own && !s->ending && !s->served)
+			return false;
+	}
+	return true;
 }
 
 /* A free entry, or NULL: no memory. Entries may move. */
@@ -106,7 +127,7 @@ static uint64_t in_the_way(const struct segments *ss, uint64_t at, uint64_t size
 /* The lowest place for `size` bytes, or 0: none. (Place 0 is the state region's.) */
 static uint64_t find_place(const struct broker *b, uint64_t size)
 {
-	uint64_t end = slots_end(b) + segment_area(b);
+	uint64_t end = area_end(b);
 	uint64_t at = (slots_end(b) + size - 1) & ~(size - 1);
 
 	while (at + size <= end) {
@@ -235,7 +256,7 @@ static void announce(struct broker *b, struct segment *s)
 	struct sc_msg_segment m = {
 	    .h = {.type = SC_MSG_SEGMENT, .len = sizeof(m)},
 	    .number = s->number,
-	    .ticket = s->ticket,
+	    .ticket = s->own ? s->own - 1 : s->ticket,
 	    .offset = s->offset,
 	    .size = s->size,
 	};
@@ -290,10 +311,12 @@ static void end(struct broker *b, struct segment *s)
 	answer_waiting(s, -EIO);
 	if (!s->announced) {
 		let_go(b, s);
+		domain_look(b);
 		return;
 	}
 	set_deadline(b, s, b->cfg->detach_ms);
 	domain_send(b, &m.h, NULL, 0);
+	domain_look(b);
 }
 
 void segment_request(struct client *c, const struct sc_attach_segment *m, int fd)
@@ -336,6 +359,8 @@ void segment_ticket_gone(struct broker *b, uint64_t ticket)
 
 void segment_flush_ends(struct broker *b)
 {
+	if (b->dom.recovering)
+		return; /* their RELEASEs wait, too */
 	for (uint32_t i = 0; i < b->segments.cap; i++) {
 		struct segment *s = &b->segments.v[i];
 
@@ -344,18 +369,57 @@ void segment_flush_ends(struct broker *b)
 	}
 }
 
+/* Makes one of the agent's own if it is not there: as large as `size`, or as there is room for, but at least `min`. */
+static bool have_own(struct broker *b, uint32_t kind, uint64_t size, uint64_t min)
+{
+	struct segment *s = segment_own(b, kind);
+	uint64_t got = size;
+
+	if (s || !size)
+		return s;
+	while (got >= min && make(b, 0, 0, got, &s))
+		got /= 2;
+	if (s)
+		s->own = kind + 1;
+	if (!s)
+		log_warn("no memory of %" PRIu64
+			 " KiB for what the agent keeps: the window of %" PRIu64
+			 " MiB has no room beside its channels (see --window-size)",
+			 min >> 10, b->cfg->window_size >> 20);
+	else if (got < size)
+		log_warn("the agent has %" PRIu64 " KiB to keep what it must, not %" PRIu64
+			 ": the window has no more room beside its channels (see --window-size)",
+			 got >> 10, size >> 10);
+	return s;
+}
+
+uint32_t segment_make_own(struct broker *b)
+{
+	uint64_t can = b->dom.agent.features;
+	uint32_t have = 0;
+
+	if (!(can & SC_F_SEGMENTS))
+		return 0;
+	if (have_own(b, SC_OWN_IO, SEGMENT_IO, SC_SEGMENT_MIN))
+		have |= 1u << SC_OWN_IO;
+	if (!(can & SC_F_RECOVERY))
+		return have;
+	if (have_own(b, SC_OWN_STATE, b->cfg->state_size, SEGMENT_KEPT_MIN))
+		have |= 1u << SC_OWN_STATE;
+	if (b->cfg->role == SC_ROLE_STORAGE &&
+	    have_own(b, SC_OWN_LOG, b->cfg->retain_size, SEGMENT_KEPT_MIN))
+		have |= 1u << SC_OWN_LOG;
+	return have;
+}
+
 void segment_advance_all(struct broker *b)
 {
-	struct segment *own = segment_own(b);
-
-	if (!own && (b->dom.agent.features & SC_F_SEGMENTS) && b->dom.incarnation) {
-		uint64_t size = SEGMENT_OWN;
-
-		while (size >= SC_SEGMENT_MIN && make(b, 0, 0, size, &own))
-			size /= 2;
+	for (uint32_t i = 0; i < b->segments.cap; i++) {
+		if (b->segments.v[i].number && b->segments.v[i].own)
+			advance(b, &b->segments.v[i]);
 	}
 	for (uint32_t i = 0; i < b->segments.cap; i++) {
-		if (b->segments.v[i].number)
+		if (b->segments.v[i].number && !b->segments.v[i].own)
 			advance(b, &b->segments.v[i]);
 	}
 }
@@ -407,6 +471,7 @@ void segment_taken(struct broker *b, uint32_t number, int status)
 	}
 	s->served = true;
 	answer_waiting(s, 0);
+	domain_look(b);
 }
 
 void segment_ended(struct broker *b, uint32_t number)
@@ -495,6 +560,7 @@ void segment_save(const struct broker *b, struct blob_out *out)
 		if (!s->number)
 			continue;
 		blob_put_u32(out, s->number);
+		blob_put_u32(out, s->own);
 		blob_put_u64(out, s->ticket);
 		blob_put_u32(out, s->uid);
 		blob_put_fd(out, s->memfd);
@@ -520,6 +586,7 @@ int segment_load(struct broker *b, struct blob_in *in)
 		if (!s)
 			return -ENOMEM;
 		*s = (struct segment){.number = blob_get_u32(in)};
+		s->own = blob_get_u32(in);
 		s->ticket = blob_get_u64(in);
 		s->uid = blob_get_u32(in);
 		s->memfd = blob_get_fd(in);

@@ -8,7 +8,7 @@
  * (bounded), the memory is unmapped and freed. A segment that lives through a change of the agent is
  * mapped and announced anew by the same code.
  *
- * One segment has no ticket: the agent's own, made when the first agent starts, for good.
+ * Some have no ticket: the agent's own (vhost-sc/state.h), made when the first agent that wants them starts, for good.
  *
  * Places are multiples of a segment's size, the lowest free one first.
  */
@@ -29,14 +29,19 @@ struct blob_in;
 /* What transport_ops.map() calls segments by: this and their index. Slots are below. */
 #define SEGMENT_TAG 0x10000u
 
-/* Bytes of the agent's own segment, if the area has room for so much. */
-#define SEGMENT_OWN (4u << 20)
+/* Bytes of the agent's own segments: of the first if the area has room for so much, of the others unless told otherwise, and at
+ * least. */
+#define SEGMENT_IO	      (4ull << 20)
+#define SEGMENT_STATE_DEFAULT (16ull << 20)
+#define SEGMENT_LOG_DEFAULT   (64ull << 20)
+#define SEGMENT_KEPT_MIN      (1ull << 20)
 
-/* Bytes that a loopback domain, which has no window, may have in segments. */
+/* Bytes that a loopback domain, which has no window, may have in segments besides the agent's own. */
 #define SEGMENT_LOOPBACK (256ull << 20)
 
 struct segment {
 	uint32_t number; /* 0: this entry is free */
+	uint32_t own;	 /* enum sc_own + 1: the agent's own; 0: a ticket's */
 	uint64_t ticket; /* 0: the agent's own, or the ticket is gone (`ending`) */
 	uid_t uid;
 	int memfd;
@@ -86,8 +91,12 @@ void segment_unmapped(struct broker *b, uint32_t index, int status);
 void segment_taken(struct broker *b, uint32_t number, int status);
 void segment_ended(struct broker *b, uint32_t number);
 
-/* The agent's own, or NULL. */
-struct segment *segment_own(struct broker *b);
+/* The agent's own of this kind (enum sc_own), or NULL. */
+struct segment *segment_own(struct broker *b, uint32_t kind);
+/* Makes those that the agent can use and that are not there. Returns what there is: bit i for kind i. */
+uint32_t segment_make_own(struct broker *b);
+/* True once the agent has taken all of its own. */
+bool segment_own_taken(const struct broker *b);
 
 void segment_tick(struct broker *b, uint64_t now);
 bool segment_busy(const struct broker *b);

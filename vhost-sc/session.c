@@ -47,6 +47,17 @@ uint32_t session_count_user(const struct broker *b, uid_t uid)
 	return n;
 }
 
+bool session_all_served(const struct broker *b)
+{
+	for (uint32_t i = 1; i <= b->cfg->channels; i++) {
+		const struct slot *s = &b->sessions.slots[i];
+
+		if (s->state == SLOT_LIVE && !s->served && !s->failed)
+			return false;
+	}
+	return true;
+}
+
 static void set_deadline(struct broker *b, struct slot *s, uint64_t ms)
 {
 	s->deadline = loop_now() + ms;
@@ -181,6 +192,7 @@ bool session_begin(struct broker *b, struct client *c)
 	memcpy(s->groups, c->groups, c->ngroups * sizeof(*c->groups));
 	s->features = c->features;
 	s->last_ticket = 0;
+	s->failed = false;
 	s->client = c;
 	s->used_before = true;
 	s->last_uid = c->uid;
@@ -237,7 +249,7 @@ void session_advance(struct broker *b, struct slot *s)
 		return;
 	want_mapped(b, s);
 	/* want_mapped() may have been answered at once, in which case this was called already. */
-	if (s->map != MAP_DONE || s->announced || !b->dom.incarnation)
+	if (s->map != MAP_DONE || s->announced || !b->dom.incarnation || b->dom.recovering)
 		return;
 	err = b->tr->doorbell(b, s->n, &call, &kick);
 	if (!err)
@@ -295,12 +307,16 @@ void session_attached(struct broker *b, struct slot *s, int status)
 		if (s->state == SLOT_ATTACHING)
 			fail_attach(b, s,
 				    "its agent could not take the channel; see the broker's log");
+		else
+			s->failed = true;
+		domain_look(b);
 		return;
 	}
 	s->served = true;
 	channel_set_incarnation(&s->ch, b->dom.incarnation);
 	if (s->state == SLOT_LIVE) {
 		client_event(s->client);
+		domain_look(b);
 		return;
 	}
 	s->state = SLOT_LIVE;
@@ -333,12 +349,13 @@ void session_end(struct broker *b, struct slot *s)
 	s->client = NULL;
 	s->state = SLOT_DETACHING;
 	s->deadline = LOOP_NEVER;
-	if (!s->announced) {
+	if (s->announced) {
+		set_deadline(b, s, b->cfg->detach_ms);
+		domain_send(b, &m.h, NULL, 0);
+	} else {
 		let_go(b, s);
-		return;
 	}
-	set_deadline(b, s, b->cfg->detach_ms);
-	domain_send(b, &m.h, NULL, 0);
+	domain_look(b);
 }
 
 void session_end_process(struct broker *b, uint32_t process)
@@ -368,6 +385,7 @@ void session_agent_gone(struct broker *b)
 
 		s->announced = false;
 		s->served = false;
+		s->failed = false;
 		if (s->state == SLOT_ATTACHING) {
 			session_end(b, s);
 			client_attach_again(c);
@@ -491,6 +509,7 @@ void session_save(const struct broker *b, struct blob_out *out)
 		blob_put_u64(out, s->features);
 		blob_put_u32(out, s->last_ticket);
 		blob_put_u32(out, s->served);
+		blob_put_u32(out, s->failed);
 	}
 }
 
@@ -529,6 +548,7 @@ static int load_slot(struct broker *b, struct slot *s, struct blob_in *in)
 	s->features = blob_get_u64(in);
 	s->last_ticket = blob_get_u32(in);
 	s->served = blob_get_u32(in);
+	s->failed = blob_get_u32(in);
 	return in->err;
 }
 

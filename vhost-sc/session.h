@@ -84,6 +84,7 @@ struct slot {
 	struct client *client; /* NULL while DETACHING */
 	bool announced;	       /* ATTACH was sent to the present agent */
 	bool served;	       /* and answered */
+	bool failed;	       /* answered with an error, when it was LIVE */
 
 	/* who had it last */
 	bool used_before;
@@ -106,6 +107,9 @@ int session_init(struct broker *b);
  * client_attach_failed(), possibly before this returns. Returns false if there is no slot now but
  * one is being freed: try again when session_end() is through. */
 bool session_begin(struct broker *b, struct client *c);
+
+/* True if no session that is alive waits to be attached by the present agent. */
+bool session_all_served(const struct broker *b);
 
 /* Channels that a user has. */
 uint32_t session_count_user(const struct broker *b, uid_t uid);

@@ -43,13 +43,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SC_ABI_VERSION	 1
+#define SC_ABI_VERSION	 2
 #define SC_CHANNEL_MAGIC 0x31484353u /* "SCH1" */
 
 /* Feature bits, offered by the broker (what agent and broker can), accepted by the process. */
 #define SC_F_SEGMENTS (1ull << 0) /* shared segments: SC_ATTACH_SEGMENT, SC_MSG_SEGMENT */
 #define SC_F_OBJECTS  (1ull << 1) /* file objects: SC_OP_MAP, SC_ATTACH_OBJECT, SC_MSG_OBJECT */
-#define SC_FEATURES   (SC_F_SEGMENTS | SC_F_OBJECTS)
+#define SC_F_RECOVERY (1ull << 2) /* what is open outlives the agent: state.h, SC_MSG_RESUMED */
+#define SC_FEATURES   (SC_F_SEGMENTS | SC_F_OBJECTS | SC_F_RECOVERY)
 
 #define SC_LINE		   64u
 #define SC_PAGE		   4096u

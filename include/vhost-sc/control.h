@@ -7,13 +7,16 @@
  * followed by a body that its type fixes; `len` is the whole, at most SC_MSG_MAX bytes. Receivers check len against the
  * type and drop the connection (broker) or log and ignore (agent) on a bad one. Little-endian, no pointers.
  *
- * Order: agent sends HELLO; broker answers START or REFUSE; then the broker sends ATTACH for each channel there is. For a
- * request with a reply the reply carries the request's seq.
+ * Order: agent sends HELLO; broker answers START or REFUSE. Then come the own segments (state.h) that START names, and those of
+ * tickets. The agent rebuilds what the own segments keep, and answers SEGMENT_TAKEN for the last of them only when it has; then
+ * the broker sends ATTACH for each channel there is, and whatever RELEASE and PROC_EXIT are due, and, when all these channels
+ * are served, RESUMED. For a request with a reply the reply carries the request's seq.
  */
 #ifndef VHOST_SC_CONTROL_H
 #define VHOST_SC_CONTROL_H
 
 #include "channel.h"
+#include "state.h"
 #include "virtio_sc.h"
 
 enum sc_msg_type {
@@ -62,6 +65,9 @@ enum sc_msg_type {
 	SC_MSG_SEGMENT_END = 43,
 	SC_MSG_OBJECT_DONE = 44, /* struct sc_msg_object_done: answer to OBJECT */
 	SC_MSG_OBJECT_IDLE = 45, /* struct sc_msg_object_idle: nobody holds or maps it any more */
+	/* header only, once in an incarnation, with SC_F_RECOVERY: all sessions that were alive when the agent started have
+	 * been attached, or have ended. What belongs to others is nobody's any more */
+	SC_MSG_RESUMED = 46,
 };
 
 struct sc_msg_hdr {
@@ -112,6 +118,9 @@ struct sc_msg_start {
 	/* bytes of the state region, a multiple of SC_PAGE, at most slot_size */
 	uint32_t state_size;
 	uint32_t max_spin_us; /* upper bound for a poller's spin without work; 0: default */
+	/* Bit i: the own segment i (enum sc_own) will be announced before any ATTACH. With SC_F_RECOVERY */
+	uint32_t own;
+	uint32_t reserved;
 };
 
 /* Most supplementary groups that a caller may have; attach refuses more. */
@@ -155,16 +164,18 @@ struct sc_msg_release {
 static_assert(sizeof(struct sc_msg_release) <= SC_MSG_MAX, "fits");
 
 /*
- * A segment (attach.h). Announced once it is mapped, and to each new incarnation after START. The one with ticket 0 is the
- * agent's own: it comes first, and stays; data of file objects travels through it.
+ * A segment (attach.h). Announced once it is mapped, and to each new incarnation after START. Those whose ticket is one of
+ * enum sc_own are the agent's own: they come first, and stay as long as the domain. Data of file objects travels through
+ * SC_OWN_IO.
  */
 struct sc_msg_segment {
 	struct sc_msg_hdr h;
 	uint32_t number; /* never reused in a domain's life */
 	uint32_t reserved;
-	uint64_t ticket; /* whose it is; 0: the agent's own */
+	uint64_t ticket; /* whose it is; below SC_OWN_MAX: the agent's own, enum sc_own */
 	uint64_t offset; /* from the window's start, bytes; a multiple of size */
-	uint64_t size;	 /* bytes, a power of two from SC_SEGMENT_MIN to SC_SEGMENT_MAX */
+	/* bytes, a power of two from SC_SEGMENT_MIN to SC_SEGMENT_MAX; own ones up to SC_OWN_SEGMENT_MAX */
+	uint64_t size;
 };
 
 struct sc_msg_segment_status {
@@ -223,8 +234,8 @@ struct sc_msg_object_idle {
 
 /*
  * The state region: window slot 0. A memfd that the broker makes once per domain and that outlives incarnations. Page 0
- * is for counting and watching; what recovery will keep follows it (from SC_STATE_TABLES_OFF; empty today). Written by the
- * agent, read by broker and tools, which believe nothing in it.
+ * is for counting and watching. (What recovery keeps is in the own segments.) Written by the agent, read by broker and tools,
+ * which believe nothing in it.
  */
 #define SC_STATE_MAGIC	    0x31545353u /* "SST1" */
 #define SC_STATE_TABLES_OFF 8192u

@@ -114,7 +114,7 @@ SC_WIRE_AT(sc_msg_log, h, 0);
 SC_WIRE_AT(sc_msg_log, level, 16);
 SC_WIRE_AT(sc_msg_log, text, 20);
 
-SC_WIRE_SIZE(sc_msg_start, 48);
+SC_WIRE_SIZE(sc_msg_start, 56);
 SC_WIRE_AT(sc_msg_start, h, 0);
 SC_WIRE_AT(sc_msg_start, incarnation, 16);
 SC_WIRE_AT(sc_msg_start, abi, 20);
@@ -122,6 +122,8 @@ SC_WIRE_AT(sc_msg_start, features, 24);
 SC_WIRE_AT(sc_msg_start, epoch, 32);
 SC_WIRE_AT(sc_msg_start, state_size, 40);
 SC_WIRE_AT(sc_msg_start, max_spin_us, 44);
+SC_WIRE_AT(sc_msg_start, own, 48);
+SC_WIRE_AT(sc_msg_start, reserved, 52);
 
 SC_WIRE_SIZE(sc_msg_attach, 1104);
 SC_WIRE_AT(sc_msg_attach, h, 0);

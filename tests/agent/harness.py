@@ -31,7 +31,7 @@ MSG_MAX = 4096
 
 HELLO, ATTACHED, DETACHED, LOG, QUIESCED, SYNC, BYE, SEGMENT_TAKEN, SEGMENT_ENDED, OBJECT = range(1, 11)
 (START, REFUSE, ATTACH, DETACH, RELEASE, QUIESCE, SHUTDOWN, SYNCED, PROC_EXIT, SEGMENT,
- SEGMENT_END, OBJECT_DONE, OBJECT_IDLE) = range(33, 46)
+ SEGMENT_END, OBJECT_DONE, OBJECT_IDLE, RESUMED) = range(33, 47)
 
 OPS = """NOP ROOT OPEN CLOSE GRANT READ WRITE SEEK READDIR STAT ACCESS READLINK MKDIR MKNOD UNLINK SYMLINK RENAME LINK
 TRUNCATE CHMOD CHOWN UTIMENS GETXATTR SETXATTR LISTXATTR REMOVEXATTR STATFS FALLOCATE SYNC FADVISE SETFL GETFL FLOCK
@@ -359,7 +359,7 @@ class Agent:
         return self
 
     def start(self):
-        body = struct.pack("<IIQQII", self.incarnation, 1, 0, 0x1234, 1 << 20, 0)
+        body = struct.pack("<IIQQIIII", self.incarnation, 2, 0, 0x1234, 1 << 20, 0, 0, 0)
         self.send(START, body, fds=[self.state_fd])
         end = time.monotonic() + 20
         while struct.unpack_from("<I", self.state, 16)[0] != self.incarnation:

@@ -33,15 +33,15 @@ TICKET_NAME = struct.Struct("<QQQII")
 EVENT_MSG = struct.Struct("<II")
 SEGMENT_BODY = struct.Struct("<IIQQ")
 OBJECT_BODY = struct.Struct("<IIQ")
-F_SEGMENTS, F_OBJECTS = 1, 2
+F_SEGMENTS, F_OBJECTS, F_RECOVERY = 1, 2, 4
 
 # control.h
 HELLO, ATTACHED, DETACHED, LOG, QUIESCED, SYNC, BYE, SEGMENT_TAKEN, SEGMENT_ENDED, OBJECT = range(1, 11)
 (START, REFUSE, ATTACH, DETACH, RELEASE, QUIESCE, SHUTDOWN, SYNCED, PROC_EXIT, SEGMENT,
- SEGMENT_END, OBJECT_DONE, OBJECT_IDLE) = range(33, 46)
+ SEGMENT_END, OBJECT_DONE, OBJECT_IDLE, RESUMED) = range(33, 47)
 MSG_HDR = struct.Struct("<HHIII")
 MSG_HELLO = struct.Struct("<IIQIIQ64s64s1024s")
-MSG_START = struct.Struct("<IIQQII")
+MSG_START = struct.Struct("<IIQQIIII")
 MSG_ATTACH = struct.Struct("<8IIIIIIIQ256I")
 MSG_RELEASE = struct.Struct("<II256Q")
 MSG_SEGMENT = struct.Struct("<IIQQQ")
@@ -96,6 +96,7 @@ class Broker:
             BROKER, "--name", name, "--role", "storage", "--rundir", self.tmp.name,
             "--channels", str(channels), "--window-size", str(16 << 20) if channels < 16 else "256M",
             "--lanes", str(LANES), "--entries", str(ENTRIES), "--log-level", "debug", "--detach-ms", "1500",
+            "--state", "1M", "--retain", "1M",
         ] + (["--loopback"] if loopback else []) + list(extra)
         self.proc = None
         self.log = open(os.path.join(self.tmp.name, "log"), "w+b")
@@ -194,13 +195,14 @@ class Agent:
         assert msg[0] == want, "expected message %d, got %d" % (want, msg[0])
         return msg
 
-    def hello(self, abi=1, role=1, channels=None, slot_size=SLOT_SIZE, features=0):
+    def hello(self, abi=2, role=1, channels=None, slot_size=SLOT_SIZE, features=0):
         self.send(HELLO, MSG_HELLO.pack(abi, role, features, channels or self.broker.channels, 2, slot_size,
                                         b"test", b"6.1.0", b"virtio_sc"))
 
     def expect_start(self):
         _, _, _, body, fds = self.expect(START)
-        self.incarnation = MSG_START.unpack(body)[0]
+        f = MSG_START.unpack(body)
+        self.incarnation, self.own = f[0], f[6]
         self.state_fd = fds[0]
 
     def expect_attach(self, status=0, answer=True):
@@ -234,6 +236,10 @@ class Agent:
         if answer:
             self.send(SEGMENT_TAKEN, struct.pack("<iI", status, number), seq=seq)
         return number, ticket, offset, size, fds[0]
+
+    def taken(self, segment, status=0):
+        """Answers a segment that expect_segment(answer=False) gave."""
+        self.send(SEGMENT_TAKEN, struct.pack("<iI", status, segment[0]))
 
     def expect_segment_end(self, answer=True):
         _, seq, _, body, _ = self.expect(SEGMENT_END)
@@ -309,7 +315,7 @@ class Client:
             assert seq == self.seq
         return data[ATTACH_HDR.size:], fds
 
-    def request(self, abi_min=1, abi_max=1, role=0, wait_ms=0, tickets=0):
+    def request(self, abi_min=2, abi_max=2, role=0, wait_ms=0, tickets=0):
         self.send(REQ, ATTACH_REQ.pack(abi_min, abi_max, 0, role, wait_ms, tickets, 0))
 
     def reply(self, timeout=TIMEOUT):

@@ -9,7 +9,7 @@ import os
 import socket
 
 import peers
-from peers import Client, F_SEGMENTS, wait_for
+from peers import Client, F_RECOVERY, F_SEGMENTS, wait_for
 
 KIB, MIB = 1 << 10, 1 << 20
 OWN = 4 * MIB
@@ -46,6 +46,72 @@ class SegmentTests:
 
     def used(self):
         return self.broker.status()["segments"]
+
+    def kept(self, a, last=True):
+        """Takes the own segments; the last one only if `last`."""
+        own = [self.take(a, answer=False) for _ in range(3)]
+        for s in own[:3 if last else 2]:
+            a.taken(s)
+        return own
+
+    def test_own_are_kept_and_come_first(self):
+        """What an agent wrote into its own segments the next one finds; sessions come when it has taken them all."""
+        a = self.agent(features=F_SEGMENTS | F_RECOVERY)
+        self.assertEqual(a.own, 7)
+        own = self.kept(a)
+        self.assertEqual([s[1] for s in own], [0, 1, 2])
+        self.assertEqual(a.expect(peers.RESUMED)[3], b"")
+        c, ch = self.pair(a, tickets=2)
+        (number, fd), (gone, gone_fd) = c.tickets.items()
+        os.pwrite(own[1][4], b"state", 5000)
+        os.pwrite(own[2][4], b"log", 5000)
+        self.make(a, c, fd, 64 * KIB)
+        b = self.agent_anew(a)
+        self.assertEqual(c.event()[0], 0)
+        os.close(gone_fd)
+        c.tickets.pop(gone)
+        b.hello(features=F_SEGMENTS | F_RECOVERY)
+        b.expect_start()
+        again = self.kept(b, last=False)
+        self.assertEqual([s[:4] for s in again], [s[:4] for s in own])
+        self.assertEqual(os.pread(again[1][4], 5, 5000), b"state")
+        self.assertEqual(os.pread(again[2][4], 3, 5000), b"log")
+        self.assertEqual(self.take(b)[1], number)  # the ticket's segment comes before any session
+        # Nothing else, and nobody attaches, before the last of the own ones is taken.
+        self.assertEqual(self.broker.status()["state"], "starting")
+        other = self.client()
+        other.request(wait_ms=30000)
+        self.assertEqual(b.sync(), [])
+        b.taken(again[2])
+        attach = b.expect_attach(answer=False)
+        self.assertEqual(attach["session"], ch["session"])
+        self.assertEqual(b.expect_release(), [gone])
+        new = b.expect_attach()
+        self.assertEqual(other.reply()["session"], new["session"])
+        self.assertEqual(b.sync(), [])  # RESUMED waits for the session that was
+        b.attached(attach)
+        b.expect(peers.RESUMED)
+
+    def test_an_agent_that_cannot_keep(self):
+        a = self.agent(features=F_SEGMENTS)
+        self.assertEqual(a.own, 1)
+        self.take(a)
+        self.pair(a)
+        self.assertEqual(a.sync(), [])
+
+    def test_resumed_when_a_session_ends(self):
+        """A session that dies instead of being attached does not hold RESUMED up."""
+        a = self.agent(features=F_SEGMENTS | F_RECOVERY)
+        self.kept(a)
+        a.expect(peers.RESUMED)
+        c, _ = self.pair(a)
+        b = self.agent_anew(a)
+        b.hello(features=F_SEGMENTS | F_RECOVERY)
+        b.expect_start()
+        self.kept(b)
+        b.expect_attach(answer=False)
+        c.close()
+        self.assertLessEqual({peers.DETACH, peers.RESUMED}, b.collect(peers.DETACH, peers.RESUMED))
 
     def test_shared_by_all_holders(self):
         a, c, ((number, fd), _) = self.start()

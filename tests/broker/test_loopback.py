@@ -160,7 +160,7 @@ class Attach(Case):
         self.assertEqual(c.rep["deadline_ms"], 30000)
         self.assertEqual((ch["pid"], ch["uid"], ch["gid"]), (os.getpid(), 0, 0))
         self.assertEqual(ch["layout"], c.rep["layout"])
-        self.assertEqual(c.host_page(), (0x31484353, 1, c.rep["session"], c.rep["slot"], 1))
+        self.assertEqual(c.host_page(), (0x31484353, 2, c.rep["session"], c.rep["slot"], 1))
         # The doorbells are two, and connect the two sides.
         os.eventfd_write(c.fds[1], 1)
         self.assertEqual(os.eventfd_read(ch["fds"][1]), 1)
@@ -222,9 +222,9 @@ class Attach(Case):
     def test_versions_and_roles(self):
         a = self.agent()
         c = self.client()
-        rep = c.attach(abi_min=2, abi_max=3)
+        rep = c.attach(abi_min=3, abi_max=4)
         self.assertEqual(rep["status"], peers.VERSION)
-        self.assertIn("versions 2 to 3", rep["text"])
+        self.assertIn("versions 3 to 4", rep["text"])
         self.assertEqual(c.attach(role=2)["status"], peers.ROLE)
         # A refused client may ask again.
         c.request(role=1)
@@ -744,9 +744,9 @@ class Malformed(Case):
         self.broker.wait_status(state="starting")
         c = self.client()
         c.request(wait_ms=30000)
-        a.hello(abi=2)
+        a.hello(abi=3)
         a.expect(peers.REFUSE)
-        self.assertIn("agent speaks version 2", c.reply(5)["text"])
+        self.assertIn("agent speaks version 3", c.reply(5)["text"])
         a.close()
         self.broker.wait_status(state="down")
         self.pair(self.agent())
@@ -757,7 +757,7 @@ class Malformed(Case):
         for body in (whole + bytes(64), whole[:100], struct.pack("<I", 9)):
             a = Agent(self.broker, hello=False)
             a.send(peers.HELLO, body)
-            self.assertIn(b"agent speaks version 9, broker 1", a.expect(peers.REFUSE)[3])
+            self.assertIn(b"agent speaks version 9, broker 2", a.expect(peers.REFUSE)[3])
             a.close()
             self.broker.wait_status(state="down")
 

@@ -132,7 +132,7 @@ class Tests:
             return peers.ATTACH_HDR.pack(peers.MAGIC, peers.REP, 0, 1, peers.ATTACH_HDR.size + len(body)) + body
         cases = [
             (lambda c, _: c.send(reply(peers.VERSION, 9, b"speaks 9: use parts of the same release")), "speaks 9: use parts of the same"),
-            (lambda c, _: c.send(reply(peers.OK, 9, b"")), "channel version 9, this scrun 1"),
+            (lambda c, _: c.send(reply(peers.OK, 9, b"")), "channel version 9, this scrun 2"),
             (lambda c, _: c.send(b"hello"), "speaks another protocol"),
             (lambda c, _: None, "speaks another protocol"),
             (lambda c, _: c.send(reply(peers.STARTING, 1, b"domain e is not ready: booting")), "domain 'e' is not ready: booting\n"),

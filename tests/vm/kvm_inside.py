@@ -16,13 +16,14 @@ import bisect
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 import unittest
 from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from vmtest import TOP, Domain, run, scctl, spawn, status, until, virsh  # noqa: E402
+from vmtest import SCRUN, TOP, Domain, run, scctl, spawn, status, until, virsh  # noqa: E402
 
 sys.path.insert(0, os.path.join(TOP, "kvm"))
 import accel  # noqa: E402
@@ -342,6 +343,34 @@ class System(unittest.TestCase):
         self.assertRegex(p.stdout, "did not report within 5 s under KVM: .* \\(the VM is left running: scctl console, scctl stop\\)")
         self.assertNotIn("TCG", p.stdout)
         self.assertRegex(scctl("doctor", check=False).stdout, "domain sckvm3: the agent did not report yet under KVM")
+
+    def test_9_network_and_redis(self):
+        """A network domain: DPDK drives its NIC behind the guest's virtual IOMMU; redis is served there to clients outside."""
+        name, tap, host, guest = "sckvmn", "sc-kvmn", "10.79.79.1", "10.79.79.2"
+        scctl("define", name, "--role", "network", "--no-libvirt", "--accel", "kvm", "--tap", tap, "--addr", guest + "/24", "--gw", host,
+              "--vcpus", "1", "--channels", "7", "--window-size", "256M", "--ready", "600", "--image", os.path.join(WORK, "image-net"))
+        self.addCleanup(scctl, "undefine", name, check=False)
+        self.addCleanup(scctl, "stop", name, check=False)
+        scctl("start", name, timeout=300)
+        run(["ip", "addr", "add", host + "/24", "dev", tap])
+        run(["ip", "link", "set", tap, "up"])
+        server = subprocess.Popen([SCRUN, "--network", name, "--", "redis-server", "--bind", guest, "--save", "", "--protected-mode", "no"],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.addCleanup(server.stdout.close)
+        self.addCleanup(server.wait)
+        self.addCleanup(server.terminate)
+        until("redis", lambda: "PONG" in run(["timeout", "20", "redis-cli", "-h", guest, "ping"], check=False).stdout, 120)
+        trace_start()
+        out = run(["redis-benchmark", "-h", guest, "-t", "set,get", "-n", "1000", "-c", "10", "-d", "64", "--csv"], timeout=300).stdout
+        calls, tally = 2000, Tally(set())
+        tally.take(trace_stop())
+        self.assertRegex(out, r'"SET","[\d.]+"')
+        self.assertEqual(run(["redis-cli", "-h", guest, "dbsize"]).stdout, "1\n")
+        self.assertIn("tcp", scctl("net", name).stdout)
+        report("network", {"redis requests": calls, "exits meanwhile": sum(n for what, n in tally.items() if what.startswith("exit ")),
+                           "exits to QEMU meanwhile": sum(n for what, n in tally.items() if "QEMU" in what)})
+        server.terminate()
+        server.wait(60)
 
     def test_9_huge_pages_and_pins(self):
         """Without libvirt: guest memory and channels on huge pages, each thread of QEMU on its CPUs."""

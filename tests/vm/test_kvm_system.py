@@ -26,9 +26,10 @@ BEGIN, END = "<!-- report -->\n", "<!-- end of report -->\n"
 
 
 def prepare(work):
-    """Makes image and program in `work`."""
-    run([os.path.join(TOP, "kvm/build-image.sh"), "--role", "storage", "--agent", os.path.join(BUILD, "guest-agent/sc-agent-static"), "--out",
-         os.path.join(work, "image")], timeout=900)
+    """Makes images and program in `work`."""
+    for role, agent, image in (("storage", "sc-agent-static", "image"), ("network", "sc-agent-net-static", "image-net")):
+        run([os.path.join(TOP, "kvm/build-image.sh"), "--role", role, "--agent", os.path.join(BUILD, "guest-agent", agent), "--out",
+             os.path.join(work, image)], timeout=900)
     lib = os.path.join(BUILD, "hostlib")
     run(["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-I" + os.path.join(TOP, "include"), "-o", os.path.join(work, "nullcalls"),
          os.path.join(TOP, "tests/kvm/nullcalls.c"), "-L" + lib, "-lhostsc", "-Wl,-rpath," + lib])
@@ -71,7 +72,7 @@ def text_of(found, seconds, loads):
     parts = ["Run of %s, %d s in all, on a machine with %d processors (load %.0f at the beginning, %.0f at the end).\n" % (
         time.strftime("%Y-%m-%d"), seconds, os.cpu_count(), *loads)]
     for key, title in (("machine", "First level"), ("boot", "Second level: boot until the agent serves"),
-                       ("memory slots", "Attach and detach while calls run"), ("huge pages", "Huge pages, pins"), ("restart", "`virsh destroy`, `virsh start` until it serves")):
+                       ("memory slots", "Attach and detach while calls run"), ("network", "Network domain, DPDK in the guest"), ("huge pages", "Huge pages, pins"), ("restart", "`virsh destroy`, `virsh start` until it serves")):
         if key in found:
             parts.append(table(title, found[key]))
     if "spinning" in found:

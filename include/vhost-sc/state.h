@@ -132,12 +132,15 @@ struct sc_kept_handle {
 	/* what changes */
 	uint32_t status; /* O_APPEND, O_NONBLOCK, O_DIRECT, O_NOATIME; one store */
 	uint32_t pos_now;
-	uint32_t reserved[2];
+	/* Not 0 and <= synced of the log: `moved` is the file's name, not fid (a replay has made the file once more, and is
+	 * through). Stored after `moved`, release. Since what a replay has made is on the disk, this happens once at most. */
+	uint64_t moved_at;
 	struct sc_kept_pos pos[2];
-	uint32_t pad[8];
+	struct sc_fid moved; /* see moved_at */
 };
 static_assert(sizeof(struct sc_kept_handle) == 256, "kept");
 static_assert(offsetof(struct sc_kept_handle, status) == 144, "kept");
+static_assert(offsetof(struct sc_kept_handle, moved) == 224, "kept");
 
 /* A session that may use a handle it did not open. */
 struct sc_kept_grant {
@@ -191,19 +194,24 @@ static_assert(offsetof(struct sc_kept_object, size) == 56, "kept");
  */
 struct sc_kept_inode {
 	uint32_t state;
-	uint32_t check; /* CRC-32C of bytes [8, 24) */
+	uint32_t check; /* CRC-32C of bytes [8, 32) */
 	uint64_t real;
 	uint64_t shown;
-	uint32_t reserved[10];
+	/* The log's `synced` from which on the entry counts, and from which on it counts no more (0: for ever): so one store of
+	 * synced makes all that a replay has exchanged valid. */
+	uint64_t from;
+	uint64_t until; /* not in the check */
+	uint32_t reserved[6];
 };
 static_assert(sizeof(struct sc_kept_inode) == 64, "kept");
 
 /* ---- SC_OWN_LOG ---- */
 
 /*
- * The log: a ring of records, in the order in which the changes were made. What is between head and tail may or may not be on
- * the guest's disk. Now and then, or when it fills, the agent syncs the file system, and moves head up to where tail was before.
- * After a crash the file system is, after its journal was replayed, in a state between that at `head` and that at `tail`, and the
+ * The log: a ring of records, in the order in which the changes were made. What is between synced and tail may or may not be
+ * on the guest's disk. Now and then, or when it fills, the agent syncs the file system, and moves synced up to where tail was
+ * before, and head after it, to the oldest record whose call is not answered yet. After a crash the file system is, after its
+ * journal was replayed, in a state between that at `synced` and that at `tail`, and the
  * records say what it has to become (guest-agent/replay.h).
  *
  * A record is made before its change is: it says what is about to happen, and what there was (INTENT). When that is done, its
@@ -230,14 +238,21 @@ struct sc_log {
 	_Alignas(64) uint64_t head; /* offset of the oldest record that counts; release */
 	_Alignas(64) uint64_t
 	    tail; /* offset behind the newest; release, after its header (seq, len, state) */
+	/* What is recorded before this offset is on the disk, or did not happen: it is not to be replayed. Records between head
+	 * and here are kept only for their results, until the calls are answered. head <= synced <= tail; release. Set by the
+	 * checkpoint, and by a replay that is through (that is its one commit: replay.h). */
+	_Alignas(64) uint64_t synced;
 };
 static_assert(offsetof(struct sc_log, head) == 64, "kept");
 static_assert(offsetof(struct sc_log, tail) == 128, "kept");
+static_assert(offsetof(struct sc_log, synced) == 192, "kept");
 
 enum sc_log_kind {
 	SC_LOG_PAD = 0, /* nothing; skip it */
 	/* obj: made as `name` in dir. mode (type included), uid, gid as they became, rdev; data: a symbolic link's text. While
-	 * INTENT: obj has no file, mode, uid and gid are what was asked for. */
+	 * INTENT: obj has no file, mode, uid and gid are what was asked for. obj2 has none, until a replay that makes the file once
+	 * more notes in it what the file is now (`again_check`: CRC-32C of obj2 + 1 << 32, stored last, release). What the file
+	 * inherited (ACLs) is recorded as SETXATTR of its own. */
 	SC_LOG_CREATE = 1,
 	/* obj: got one more name, `name` in dir */
 	SC_LOG_LINK = 2,
@@ -250,8 +265,8 @@ enum sc_log_kind {
 	SC_LOG_WRITE = 5,
 	SC_LOG_TRUNCATE = 6,  /* obj: `size` is its length */
 	SC_LOG_FALLOCATE = 7, /* obj: [off, off + size), mode: FALLOC_FL_*; none that moves data */
-	/* obj's data as it is now is on the disk: data records before this one do not count. Made after changes that cannot be
-	 * repeated (moving ranges, copies from other files) */
+	/* obj's data as it is now is on the disk: data records before this one do not count. Made (after fsync) before *and*
+	 * after changes that cannot be repeated (moving ranges, copies from other files) */
 	SC_LOG_BARRIER = 8,
 	SC_LOG_CHMOD = 9,  /* obj: mode */
 	SC_LOG_CHOWN = 10, /* obj: uid, gid (~0: unchanged); mode: what became of it */
@@ -298,9 +313,9 @@ struct sc_log_rec {
 	    name_len; /* bytes of body: name, name2, then data from SC_LOG_DATA(rec) on; no NULs */
 	uint16_t name2_len;
 	uint32_t data_len;
-	uint64_t
-	    done_check; /* CREATE and RENAME, once DONE: CRC-32C of obj, mode, uid, gid; otherwise 0 */
-	uint64_t reserved;
+	/* CREATE, CHMOD, CHOWN, UTIMENS, once DONE: CRC-32C of off, size, mode, uid, gid, obj; otherwise 0. Stored before DONE */
+	uint64_t done_check;
+	uint64_t again_check; /* of CREATE's obj2 */
 	struct sc_fid obj;
 	struct sc_fid dir;
 	struct sc_fid obj2;
@@ -308,8 +323,9 @@ struct sc_log_rec {
 	uint8_t body[];
 };
 static_assert(sizeof(struct sc_log_rec) == 240, "kept");
-/* `fixed`: bytes [0, 14), call, then from `flags` to the names' end; without obj, mode, uid and gid for CREATE,
- * which are known later; without data, whose loss a checksum would find but not mend. */
+/* `fixed`: bytes [0, 14), call, then [flags, done_check) and [obj, names' end), with zeros for what is known later: obj, obj2, mode,
+ * uid, gid of CREATE; mode of CHMOD; mode, uid, gid of CHOWN; off, size of UTIMENS. Without data, whose loss a checksum would
+ * find but not mend. (guest-agent/logrec.h) */
 
 /* Where the data begin: data of writes is copied in whole lines. */
 #define SC_LOG_DATA(rec) \

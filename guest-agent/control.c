@@ -844,6 +844,8 @@ static int end(struct control *ct)
 	struct sc_msg_hdr h;
 
 	write_stats(ct->agent);
+	if (ct->exit_status == EXIT_ENDED && ct->agent->service->ended)
+		ct->agent->service->ended(ct->agent);
 	send_logs(ct);
 	if (ct->exit_status == EXIT_ENDED)
 		send_msg(ct, &h, SC_MSG_BYE, sizeof(h), 0, ++ct->seq);

@@ -1041,6 +1041,14 @@ void poller_kick(struct poller *p, struct channel *ch)
 	p->agent->tr->ops->kick(p->agent->tr, &ch->map);
 }
 
+struct channel *poller_channel(const struct poller *p, uint32_t session)
+{
+	for (uint32_t i = 0; i < p->nchannels; i++)
+		if (p->channels[i]->session->id == session && !p->channels[i]->ending)
+			return p->channels[i];
+	return NULL;
+}
+
 struct agent *poller_agent(struct poller *p)
 {
 	return p->agent;

@@ -94,6 +94,8 @@ uint32_t poller_round(const struct poller *p);
 /* For services, in the poller: wakes it when fd is readable; rings the process of a channel; whose poller it is. */
 bool poller_watch(struct poller *p, int fd);
 void poller_kick(struct poller *p, struct channel *ch);
+/* The channel of the session with this id that is attached here and does not end, or NULL. In the poller. */
+struct channel *poller_channel(const struct poller *p, uint32_t session);
 struct agent *poller_agent(struct poller *p);
 
 /* For the lock manager, with its lock held: so many calls of the poller more (or less) wait for locks. Any thread. */

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
@@ -131,6 +132,7 @@ static const unsigned long ioctls[] = {
     SC_IOC_DOORBELL, SC_IOC_KICK, /* transport_device.c */
     FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR,
     FICLONE,	     FICLONERANGE,    FIONREAD, /* storage_io.c */
+    TUNSETPERSIST,				/* net/port_tun.c */
 };
 
 /* Adds all rules. 0 or -errno. */

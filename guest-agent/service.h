@@ -39,6 +39,8 @@ struct service {
 	/* Main thread, once after recover(): all sessions that were alive are attached: what belongs to others can go. Not
 	 * called by brokers that cannot tell. */
 	void (*resumed)(struct agent *agent);
+	/* The agent ends in order, and all is quiet. */
+	void (*ended)(struct agent *agent);
 	/* For the log, once in service: what is served. Must be there. */
 	void (*describe)(const struct agent *agent, char *text, size_t size);
 

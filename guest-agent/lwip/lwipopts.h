@@ -100,6 +100,10 @@
 #define TCP_TMR_INTERVAL  40
 #define LWIP_TCP_RTO_TIME 1000
 
+/* What is kept of a connection hangs on its pcb; segments are looked at before they leave (net/kept.h). */
+#define LWIP_HOOK_FILENAME	  "lwiphooks.h"
+#define LWIP_TCP_PCB_NUM_EXT_ARGS 1
+
 /* Counters, which `scctl net` shows. */
 #define LWIP_STATS	   1
 #define LWIP_STATS_LARGE   1

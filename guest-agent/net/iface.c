@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* iface.c - the interface: lwIP's netif on a port, its addresses, frames, timers; and addresses as the protocol has them. */
-#include "net.h"
+#include "kept.h"
 
 #include "../log.h"
 
@@ -95,9 +95,14 @@ static void add_addr6(struct net *n, const uint8_t *bytes)
 static void on_status(struct netif *netif)
 {
 	char text[IP4ADDR_STRLEN_MAX];
+	const uint32_t lease[3] = {netif_ip4_addr(netif)->addr, netif_ip4_netmask(netif)->addr,
+				   netif_ip4_gw(netif)->addr};
+	const struct net *n = netif->state;
 
 	if (ip4_addr_isany_val(*netif_ip4_addr(netif)))
 		return;
+	if (n->opt.dhcp)
+		kept_lease(lease);
 	ip4addr_ntoa_r(netif_ip4_addr(netif), text, sizeof(text));
 	log_info("address %s, gateway %s", text, ip4addr_ntoa(netif_ip4_gw(netif)));
 }
@@ -128,6 +133,20 @@ bool iface_start(struct net *n)
 	return true;
 }
 
+void iface_resume(struct net *n, const uint32_t lease[3])
+{
+	struct netif *nf = &n->netif;
+
+	if (lease && n->opt.dhcp && ip4_addr_isany_val(*netif_ip4_addr(nf))) {
+		ip4_addr_t addr = {lease[0]}, mask = {lease[1]}, gw = {lease[2]};
+
+		netif_set_addr(nf, &addr, &mask, &gw);
+	}
+	for (int i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++)
+		if (ip6_addr_istentative(netif_ip6_addr_state(nf, i)))
+			netif_ip6_addr_set_state(nf, (s8_t)i, IP6_ADDR_PREFERRED);
+}
+
 static void look_at_link(struct net *n)
 {
 	bool up = n->port->ops->link_up(n->port);
@@ -156,6 +175,7 @@ uint32_t iface_poll(struct net *n)
 		look_at_link(n);
 		socks_tick(n);
 		tcp_bound_time_wait();
+		kept_tick();
 	}
 	if (n->now >= n->state_at)
 		net_state_write(n);

@@ -7,6 +7,7 @@
  *   tcp.c, udp.c   between rings and lwIP
  *   sockopt.c      socket options
  *   iface.c        the interface: addresses, DHCP, frames
+ *   kept.c         what outlives this agent, in the host's memory; restore.c makes it again
  *   port_*.c       NICs
  *
  * All of it runs in one poller's thread, and so does lwIP: there are no locks. Only tickets that are released come from the main
@@ -73,6 +74,8 @@ struct memory {
 	uint32_t fresh; /* never used from here on */
 	uint32_t used;	/* bytes in objects */
 	uint32_t refs;
+	uint32_t session;		 /* in whose channel it is; 0: a ticket's */
+	void *kept;			 /* its entry (kept.h) */
 	bool ended;			 /* its bytes are not to be touched any more */
 	struct hole *holes[NET_CLASSES]; /* freed objects by size */
 };
@@ -87,8 +90,19 @@ struct nsession {
 	bool dirty;		  /* event bits were set in this round */
 	struct nsession *dirty_next;
 	struct memory *memory[NET_MAX_SEGMENTS];
+	void *kept_use[NET_MAX_SEGMENTS]; /* entries (kept.h), one for each memory */
 	uint32_t nmemory;
 	uint32_t nsocks; /* of which it is the owner */
+	void *kept_area;
+	bool restored; /* an earlier incarnation knew it */
+};
+
+/* How far the agent has come with what an earlier one left; see kept.h. */
+enum net_stage {
+	NET_READING,   /* it is not known yet */
+	NET_WAITING,   /* for the sessions to be attached */
+	NET_RESTORING, /* they are: the poller does it next */
+	NET_RESTORED,
 };
 
 /* Why a socket is in the list of changed ones. */
@@ -124,6 +138,7 @@ struct nsock {
 	/* who */
 	struct session *owner; /* a reference; NULL: not adopted */
 	struct nsession **users;
+	void **grants; /* entries (kept.h), one for each user */
 	uint32_t nusers, users_room;
 	uint64_t ticket, secret;
 	uint32_t uid, pid;
@@ -135,6 +150,13 @@ struct nsock {
 	uint32_t flags, err_seq;
 	uint32_t changes;
 	uint32_t name_seq;
+	/* kept.h */
+	void *kept;
+	struct sc_call_id by; /* call that changed it last, and its result */
+	int64_t by_res;
+	bool restored;	   /* an earlier incarnation made it */
+	bool ack_again;	   /* an ACK left with a lower number than lwIP meant */
+	uint32_t iss, irs; /* sequence numbers of index 0 of the rings */
 	/* the stack */
 	struct tcp_pcb *tcp; /* connection or listener (struct tcp_pcb_listen) */
 	struct udp_pcb *udp;
@@ -196,6 +218,11 @@ struct net {
 	uint32_t state_seq;
 	bool sent; /* frames since the last flush */
 	bool ready;
+	_Atomic int stage;     /* enum net_stage */
+	bool seen_resumed;     /* by the poller */
+	int64_t restore_by;    /* not to wait longer for the sessions; ns */
+	struct call *parked;   /* came before all was restored; newest first */
+	struct restore *found; /* what kept_read() found */
 	/* mailbox: tickets without holder; guarded by lock */
 	pthread_mutex_t lock;
 	_Atomic bool mail;
@@ -219,6 +246,8 @@ bool iface_has(const struct net *n, const ip_addr_t *a);
 int iface_sleep_ms(struct net *n);
 /* Frames that wait for a neighbour's address are dropped: they may point into memory that goes. */
 void iface_drop_queues(struct net *n);
+/* The addresses are as they were: without asking whether anybody else has them, and DHCP's before it answers. */
+void iface_resume(struct net *n, const uint32_t lease[3]);
 
 /* ---- sock.c ---- */
 
@@ -227,6 +256,16 @@ int memory_of_channel(struct nsession *ns, uint32_t start, uint32_t end);
 int memory_of_ticket(struct nsession *ns, uint64_t ticket, uint64_t secret);
 /* Bytes that are free in the session's memory; only in tickets' segments if `shared`. */
 uint64_t memory_room(const struct nsession *ns, bool shared);
+/* What an earlier incarnation had (restore.c): memory, with one reference, the caller's; and a socket in it, as its entry and its
+ * object say. NULL: no memory, or impossible. */
+struct memory *memory_again(struct net *n, struct segment *segment, uint8_t *base, uint32_t start,
+			    uint32_t end);
+struct sc_kept_sock;
+struct nsock *sock_again(struct net *n, struct memory *m, const struct sc_kept_sock *k);
+/* All sockets are there: what is free in the memory is found out, and the caller's reference put. */
+void memory_settle(struct net *n, struct memory *m);
+/* All users of all sockets are told that everything may have changed. */
+void socks_tell_all(struct net *n);
 /* A new socket with its object in a segment of `ns` (`shared`: not the channel). NULL: *err. */
 struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type, uint32_t tx_log2,
 		       uint32_t rx_log2, bool shared, int *err);
@@ -304,6 +343,20 @@ void tcp_release_held(struct net *n);
 void tcp_make_way(const struct pbuf *p);
 /* Bounds the number of connections in TIME-WAIT. */
 void tcp_bound_time_wait(void);
+/* The connection of the entry is the socket's again; or, without socket, its FINs are exchanged; or its handshake. False: it cannot
+ * be. Before any frame is received. */
+struct sc_kept_conn;
+bool tcp_sock_again(struct nsock *s, struct sc_kept_conn *c);
+bool tcp_connect_again(struct nsock *s, struct sc_kept_conn *c);
+bool tcp_alone_again(struct sc_kept_conn *c);
+bool tcp_handshake_again(struct sc_kept_conn *c);
+/* The peer is told that it is over. */
+void tcp_reset_again(const struct sc_kept_conn *c, uint32_t una, uint32_t rcv_nxt);
+/* The connection is lost, as if the peer had reset it. */
+void tcp_sock_lose(struct nsock *s);
+/* A connection that was not adopted, and not entered into its listener's ring. */
+void tcp_enqueue_again(struct nsock *l, struct nsock *s);
+void tcp_adopt_again(struct nsock *l, struct nsock *s);
 
 /* ---- udp.c ---- */
 

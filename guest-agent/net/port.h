@@ -32,6 +32,8 @@ struct port_ops {
 	/* Prepares for sleep: a descriptor that becomes readable when a frame comes is watched already (fd). Returns true if there
 	 * may be frames that it would not tell of. May be NULL. */
 	bool (*arm)(struct port *t);
+	/* The domain ends: what was made for it goes. Main thread. May be NULL. */
+	void (*end)(struct port *t);
 };
 
 struct port {
@@ -39,6 +41,9 @@ struct port {
 	int fd; /* readable when frames may have come; -1: poll */
 	uint8_t mac[6];
 	uint16_t mtu;
+	/* The device was made by this agent, or by one before it (restore.c): it outlives an agent that is killed, and goes with one
+	 * that ends. */
+	bool made;
 	/* counters, the poller's */
 	uint64_t rx_frames, rx_bytes, rx_dropped;
 	uint64_t tx_frames, tx_bytes, tx_dropped;

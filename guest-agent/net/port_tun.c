@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * port_tun.c - a tap device of the host's kernel as NIC, for loopback domains: each read is one frame, each write too.
+ *
+ * A device that did not exist is made so that it stays when the agent is killed: with it the kernel's addresses and routes on it
+ * would go, which the next incarnation's peers need. An agent that ends in order takes it away.
  */
 #include "port.h"
 
@@ -77,12 +80,19 @@ static bool tun_link_up(struct port *t)
 	return true; /* while we hold the descriptor, there is carrier */
 }
 
+static void tun_end(struct port *t)
+{
+	if (t->made && ioctl(t->fd, TUNSETPERSIST, 0) < 0)
+		log_warning("the tap stays: %s", strerror(errno));
+}
+
 static const struct port_ops tun_ops = {
     .name = "tun",
     .receive = tun_receive,
     .send = tun_send,
     .flush = tun_flush,
     .link_up = tun_link_up,
+    .end = tun_end,
 };
 
 /* An address of our own, the same at each start: locally administered, from the device's name. */
@@ -127,5 +137,7 @@ struct port *port_open_tun(const char *name, uint16_t mtu)
 		free(tun);
 		return NULL;
 	}
+	if (!ioctl(tun->port.fd, TUNGETIFF, &ifr) && !(ifr.ifr_flags & IFF_PERSIST))
+		tun->port.made = !ioctl(tun->port.fd, TUNSETPERSIST, 1);
 	return &tun->port;
 }

@@ -4,7 +4,7 @@
  *
  * All operations are executed at once by the poller, but for a CLOSE that lingers.
  */
-#include "net.h"
+#include "kept.h"
 
 #include "../log.h"
 #include "../service.h"
@@ -218,6 +218,7 @@ struct operation {
 	const char *name;
 	int64_t (*run)(struct net *n, struct nsession *ns, struct call *c);
 	bool on_socket; /* c->s.handle is a socket that the session may use */
+	bool changes;	/* that socket: what it is now is kept */
 };
 
 /* The socket of the call; it was found by op_start(). */
@@ -249,19 +250,23 @@ static int64_t op_attach(struct net *n, struct nsession *ns, struct call *c)
 	struct session *session = channel_session(c->ch);
 	struct sc_net_conf conf;
 
-	if (ns)
+	if (ns && !(ns->restored && ns->area == channel_at(c->ch, c->s.buf)))
 		return -EEXIST;
 	if (c->s.len != sizeof(struct sc_net_area) || c->s.buf % SC_LINE)
 		return -EINVAL;
-	ns = calloc(1, sizeof(*ns));
-	if (!ns)
-		return -ENOMEM;
-	ns->session = session;
-	ns->ch = c->ch;
-	ns->area = channel_at(c->ch, c->s.buf);
-	ns->next = n->sessions;
-	n->sessions = ns;
-	session->service = ns;
+	if (!ns) {
+		ns = calloc(1, sizeof(*ns));
+		if (!ns)
+			return -ENOMEM;
+		ns->session = session;
+		ns->ch = c->ch;
+		ns->area = channel_at(c->ch, c->s.buf);
+		ns->next = n->sessions;
+		n->sessions = ns;
+		session->service = ns;
+		kept_area(ns, c->s.buf);
+	}
+	ns->restored = false;
 	if (c->s.len2 >= sizeof(conf)) {
 		iface_conf(n, &conf);
 		memcpy(channel_at(c->ch, c->s.buf2), &conf, sizeof(conf));
@@ -320,6 +325,19 @@ static int own(struct nsock *s, struct nsession *ns, uint64_t ticket, uint64_t s
 	return err;
 }
 
+/* The socket that the ticket has already, because an earlier incarnation executed the same call. */
+static struct nsock *find_made(struct net *n, const struct nsession *ns, const struct call *c)
+{
+	struct nsock *s = n->all;
+
+	if (!ns->restored || !c->s.arg1)
+		return NULL;
+	while (s && !(s->restored && s->ticket == c->s.arg1 && s->secret == c->s.arg2 &&
+		      s->owner == ns->session))
+		s = s->next;
+	return s;
+}
+
 static int64_t op_socket(struct net *n, struct nsession *ns, struct call *c)
 {
 	uint32_t family = c->s.arg0 & 0xffff, type = c->s.arg0 >> 16 & 0xffff;
@@ -332,6 +350,11 @@ static int64_t op_socket(struct net *n, struct nsession *ns, struct call *c)
 	if (!ring_log2(c->s.off, SC_RING_DEFAULT_LOG2, &tx_log2) ||
 	    !ring_log2(c->s.off >> 8, SC_RING_DEFAULT_LOG2, &rx_log2) || !c->s.arg2)
 		return -EINVAL;
+	s = find_made(n, ns, c);
+	if (s) {
+		tell_place(c, s);
+		return (int64_t)s->handle;
+	}
 	s = sock_new(n, ns, (int)family, (int)type, tx_log2, rx_log2, c->s.off & SC_SOCKET_F_SHARED,
 		     &err);
 	if (!s)
@@ -345,6 +368,7 @@ static int64_t op_socket(struct net *n, struct nsession *ns, struct call *c)
 		sock_gone(s);
 		return err;
 	}
+	kept_sock(s);
 	tell_place(c, s);
 	return (int64_t)s->handle;
 }
@@ -416,6 +440,7 @@ static int64_t op_connect(struct net *n, struct nsession *ns, struct call *c)
 static int64_t op_adopt(struct net *n, struct nsession *ns, struct call *c)
 {
 	struct nsock *l = sock_of(n, c), *s;
+	int64_t res;
 	int err;
 
 	if (l->state != SC_SOCK_LISTEN || !c->s.arg2)
@@ -424,11 +449,16 @@ static int64_t op_adopt(struct net *n, struct nsession *ns, struct call *c)
 	s = sock_get(ns, c->s.arg0, &err);
 	if (!s)
 		return err;
+	if (kept_result(s, c, &res))
+		return res;
 	if (s->listener != l || !s->taken)
 		return -EINVAL;
 	err = own(s, ns, c->s.arg1, c->s.arg2);
 	if (s->owner)
 		sock_unlink_child(s);
+	kept_by(s, c, err);
+	if (!err)
+		kept_sock(s);
 	if (err && s->owner)
 		sock_gone(s); /* its ticket is dead: so is who would use it */
 	return err;
@@ -524,12 +554,12 @@ static const struct operation operations[SC_OP_MAX] = {
     [SC_OP_NET_ATTACH] = {"NET_ATTACH", op_attach, false},
     [SC_OP_NET_SEGMENT] = {"NET_SEGMENT", op_segment, false},
     [SC_OP_SOCKET] = {"SOCKET", op_socket, false},
-    [SC_OP_BIND] = {"BIND", op_bind, true},
-    [SC_OP_LISTEN] = {"LISTEN", op_listen, true},
-    [SC_OP_CONNECT] = {"CONNECT", op_connect, true},
+    [SC_OP_BIND] = {"BIND", op_bind, true, true},
+    [SC_OP_LISTEN] = {"LISTEN", op_listen, true, true},
+    [SC_OP_CONNECT] = {"CONNECT", op_connect, true, true},
     [SC_OP_ADOPT] = {"ADOPT", op_adopt, true},
-    [SC_OP_SHUTDOWN] = {"SHUTDOWN", op_shutdown, true},
-    [SC_OP_SETSOCKOPT] = {"SETSOCKOPT", op_setsockopt, true},
+    [SC_OP_SHUTDOWN] = {"SHUTDOWN", op_shutdown, true, true},
+    [SC_OP_SETSOCKOPT] = {"SETSOCKOPT", op_setsockopt, true, true},
     [SC_OP_GETSOCKOPT] = {"GETSOCKOPT", op_getsockopt, true},
     [SC_OP_NET_SOCKETS] = {"NET_SOCKETS", op_sockets, false},
 };
@@ -538,6 +568,8 @@ static int64_t execute(struct net *n, struct call *c)
 {
 	const struct operation *o = &operations[c->s.op];
 	struct nsession *ns = channel_session(c->ch)->service;
+	struct nsock *s;
+	int64_t res;
 	int err;
 
 	if (!in_arena(c, c->s.buf, c->s.len) || !in_arena(c, c->s.buf2, c->s.len2))
@@ -546,7 +578,15 @@ static int64_t execute(struct net *n, struct call *c)
 		return -EINVAL;
 	if (o->on_socket && !sock_get(ns, c->s.handle, &err))
 		return err;
-	return o->run(n, ns, c);
+	if (!o->changes)
+		return o->run(n, ns, c);
+	s = sock_of(n, c);
+	if (kept_result(s, c, &res))
+		return res;
+	res = o->run(n, ns, c);
+	kept_by(s, c, res);
+	kept_sock(s);
+	return res;
 }
 
 static enum step begin(struct poller *p, struct call *c)
@@ -561,6 +601,11 @@ static enum step begin(struct poller *p, struct call *c)
 		c->res = -EINVAL;
 		return STEP_DONE;
 	}
+	if (atomic_load_explicit(&n->stage, memory_order_relaxed) != NET_RESTORED) {
+		c->next = n->parked;
+		n->parked = c;
+		return STEP_AWAY;
+	}
 	n->now = now_ns();
 	c->res = execute(n, c);
 	return c->s.op == SC_OP_CLOSE && c->res == -EINPROGRESS ? STEP_AWAY : STEP_DONE;
@@ -572,6 +617,42 @@ static void finish(struct poller *p, struct call *c)
 
 /* ---- the poller's own work ---- */
 
+/* What an earlier incarnation had is there again: operations that came meanwhile are begun. */
+static void go_on(struct net *n)
+{
+	kept_restore(n);
+	atomic_store_explicit(&n->stage, NET_RESTORED, memory_order_relaxed);
+	while (n->parked) {
+		struct call *c = n->parked;
+
+		n->parked = c->next;
+		poller_return(c, CALL_RESTART);
+	}
+}
+
+/* True if the service may work. */
+static bool come_so_far(struct net *n)
+{
+	/* Acquire: what kept_read() has found. */
+	switch (atomic_load_explicit(&n->stage, memory_order_acquire)) {
+	case NET_RESTORED:
+		return true;
+	case NET_WAITING:
+		if (n->now > n->restore_by)
+			atomic_store_explicit(&n->stage, NET_RESTORING, memory_order_relaxed);
+		return false;
+	case NET_RESTORING:
+		/* Its channels were attached before it was said, and perhaps looked at by this poller after the round began: next
+		 * time all are there. */
+		if (n->seen_resumed)
+			go_on(n);
+		n->seen_resumed = true;
+		return n->found == NULL;
+	default:
+		return false;
+	}
+}
+
 static uint32_t poll_net(struct poller *p)
 {
 	struct net *n = poller_agent(p)->net;
@@ -580,6 +661,8 @@ static uint32_t poll_net(struct poller *p)
 	if (!n->ready)
 		return 0;
 	n->now = now_ns();
+	if (!come_so_far(n))
+		return n->seen_resumed;
 	count = socks_take_released(n);
 	count += socks_take_kicks(n);
 	if (n->held)
@@ -593,6 +676,8 @@ static bool anything(struct poller *p)
 {
 	struct net *n = poller_agent(p)->net;
 
+	if (atomic_load_explicit(&n->stage, memory_order_relaxed) != NET_RESTORED)
+		return atomic_load_explicit(&n->stage, memory_order_relaxed) == NET_RESTORING;
 	return socks_anything(n) || (n->ready && n->port->ops->arm && n->port->ops->arm(n->port));
 }
 
@@ -601,6 +686,31 @@ static int sleep_ms(struct poller *p)
 	struct net *n = poller_agent(p)->net;
 
 	return n->ready ? iface_sleep_ms(n) : -1;
+}
+
+static bool recover(struct agent *agent)
+{
+	return kept_read(agent->net);
+}
+
+static void resumed(struct agent *agent)
+{
+	struct net *n = agent->net;
+	int waiting = NET_WAITING;
+
+	/* Release: the sessions are attached. */
+	atomic_compare_exchange_strong_explicit(&n->stage, &waiting, NET_RESTORING,
+						memory_order_release, memory_order_relaxed);
+	if (n->poller)
+		poller_wake(n->poller);
+}
+
+static void ended(struct agent *agent)
+{
+	struct port *t = agent->net->port;
+
+	if (t->ops->end)
+		t->ops->end(t);
 }
 
 static void cancel_session(struct agent *agent, struct session *s)
@@ -638,6 +748,9 @@ const struct service agent_service = {
     .check_options = check_options,
     .prepare = prepare,
     .make_tables = make_tables,
+    .recover = recover,
+    .resumed = resumed,
+    .ended = ended,
     .describe = describe,
     .begin = begin,
     .finish = finish,

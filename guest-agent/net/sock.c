@@ -7,7 +7,7 @@
  * ticket, with its session (without ticket), or with its listener (never adopted): sock_gone(). Bytes that were sent and not yet
  * acknowledged keep it alive as an orphan until the stack has done with them; sock_free() gives object and index back.
  */
-#include "net.h"
+#include "kept.h"
 
 #include "../log.h"
 #include "../segments.h"
@@ -75,8 +75,20 @@ static void segment_let_go(struct net *n, struct memory *m)
 	bool last = segment_put(m->segment);
 
 	m->segment = NULL;
+	kept_memory_gone(m);
 	if (last && write(n->agent->main_event, &one, sizeof(one)) < 0)
 		log_error("waking main: %m");
+}
+
+static void drop_holes(struct memory *m)
+{
+	for (uint32_t i = 0; i < NET_CLASSES; i++)
+		while (m->holes[i]) {
+			struct hole *h = m->holes[i];
+
+			m->holes[i] = h->next;
+			free(h);
+		}
 }
 
 static void memory_put(struct net *n, struct memory *m)
@@ -88,13 +100,7 @@ static void memory_put(struct net *n, struct memory *m)
 	while (*link != m)
 		link = &(*link)->next;
 	*link = m->next;
-	for (uint32_t i = 0; i < NET_CLASSES; i++)
-		while (m->holes[i]) {
-			struct hole *h = m->holes[i];
-
-			m->holes[i] = h->next;
-			free(h);
-		}
+	drop_holes(m);
 	if (m->segment)
 		segment_let_go(n, m);
 	free(m);
@@ -114,7 +120,9 @@ int memory_of_channel(struct nsession *ns, uint32_t start, uint32_t end)
 	if (!m)
 		return -EINVAL;
 	m->refs = 1;
+	m->session = ns->session->id;
 	ns->memory[ns->nmemory++] = m;
+	kept_use(ns, ns->nmemory - 1);
 	return 0;
 }
 
@@ -147,6 +155,7 @@ static struct memory *find_ticket(struct nsession *ns, uint64_t ticket, uint64_t
 	m->segment = s;
 	m->ticket = ticket;
 	m->secret = secret;
+	kept_memory(m);
 	return m;
 }
 
@@ -167,6 +176,7 @@ int memory_of_ticket(struct nsession *ns, uint64_t ticket, uint64_t secret)
 			return 0;
 	m->refs++;
 	ns->memory[ns->nmemory++] = m;
+	kept_use(ns, ns->nmemory - 1);
 	return 0;
 }
 
@@ -216,7 +226,11 @@ static void memory_return(struct net *n, struct memory *m, const struct sc_sock_
 	struct hole **holes = &m->holes[size_class(l->tx_log2, l->rx_log2)];
 
 	m->used -= sc_sock_size(l->tx_log2, l->rx_log2);
-	if (h) { /* otherwise the place is lost until the memory ends */
+	if (!m->used) { /* all of one piece again */
+		free(h);
+		drop_holes(m);
+		m->fresh = m->start;
+	} else if (h) { /* otherwise the place is lost until the memory ends */
 		h->off = l->off;
 		h->next = *holes;
 		*holes = h;
@@ -301,6 +315,157 @@ struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type,
 	return s;
 }
 
+/* ---- what was ---- */
+
+struct memory *memory_again(struct net *n, struct segment *segment, uint8_t *base, uint32_t start,
+			    uint32_t end)
+{
+	struct memory *m = memory_new(n, base, start, end);
+
+	if (!m)
+		return NULL;
+	m->segment = segment;
+	m->refs = 1;
+	return m;
+}
+
+/* What the object says of itself. Written by the last incarnation, and by whoever maps it: it spoils itself alone. */
+static void take_object(struct nsock *s)
+{
+	struct sc_sock *sh = s->sh;
+	uint32_t state = __atomic_load_n(&sh->state, __ATOMIC_RELAXED);
+
+	s->rx_tail = __atomic_load_n(&sh->rx_tail, __ATOMIC_RELAXED);
+	s->rx_head = __atomic_load_n(&sh->rx_head, __ATOMIC_RELAXED);
+	s->tx_head = s->tx_sent = __atomic_load_n(&sh->tx_head, __ATOMIC_RELAXED);
+	s->flags = __atomic_load_n(&sh->flags, __ATOMIC_RELAXED);
+	s->err_seq = __atomic_load_n(&sh->err_seq, __ATOMIC_RELAXED);
+	s->changes = __atomic_load_n(&sh->changes, __ATOMIC_RELAXED);
+	s->name_seq = __atomic_load_n(&sh->name_seq, __ATOMIC_RELAXED);
+	if (s->name_seq & 1) { /* written just then */
+		s->name_seq--;
+		sock_set_names(s, &s->local, &s->peer);
+	}
+	if (state == SC_SOCK_CLOSED)
+		s->state = SC_SOCK_CLOSED;
+	__atomic_store_n(&sh->tx_want, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&sh->rx_want, 0, __ATOMIC_RELAXED);
+}
+
+static void take_options(struct nsock_options *o, const struct sc_kept_sock *k)
+{
+	bool *const bits[] = {&o->reuseaddr, &o->reuseport, &o->keepalive, &o->broadcast,
+			      &o->nodelay,   &o->cork,	    &o->v6only,	   &o->linger_on,
+			      &o->pktinfo,   &o->mcast_loop};
+
+	for (uint32_t i = 0; i < sizeof(bits) / sizeof(bits[0]); i++)
+		*bits[i] = k->options >> i & 1;
+	o->linger_s = k->linger_s;
+	o->keep_idle_s = k->keep_idle_s;
+	o->keep_intvl_s = k->keep_intvl_s;
+	o->keep_cnt = k->keep_cnt;
+	o->user_timeout_ms = k->user_timeout_ms;
+	o->defer_accept_s = k->defer_accept_s;
+	o->mcast_if = k->mcast_if;
+	o->ttl = k->ttl;
+	o->tos = k->tos;
+	o->mcast_ttl = k->mcast_ttl;
+}
+
+struct nsock *sock_again(struct net *n, struct memory *m, const struct sc_kept_sock *k)
+{
+	uint32_t index = (uint32_t)k->name;
+	struct nsock *s;
+
+	if (index >= SC_NET_SOCKETS || n->sock[index] ||
+	    !sc_sock_loc_valid(&k->loc, m->start, m->end))
+		return NULL;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return NULL;
+	s->net = n;
+	s->mem = m;
+	m->refs++;
+	m->used += sc_sock_size(k->loc.tx_log2, k->loc.rx_log2);
+	s->loc = k->loc;
+	s->index = index;
+	s->handle = k->name;
+	s->family = k->loc.family;
+	s->type = (uint8_t)k->loc.type;
+	s->sh = (struct sc_sock *)(m->base + k->loc.off);
+	s->tx = (uint8_t *)(s->sh + 1);
+	s->tx_size = 1u << k->loc.tx_log2;
+	s->rx = s->tx + s->tx_size;
+	s->rx_size = 1u << k->loc.rx_log2;
+	take_options(&s->opt, k);
+	s->secret = k->secret;
+	s->ticket = k->ticket;
+	s->uid = k->uid;
+	s->pid = k->pid;
+	s->by = k->by;
+	s->by_res = k->by_res;
+	s->local = k->local;
+	s->peer = k->peer;
+	s->state = (uint8_t)k->sock_state;
+	s->bound = k->flags & SC_KEPT_SOCK_BOUND;
+	s->host_gone = k->flags & SC_KEPT_SOCK_GONE;
+	s->backlog = k->backlog;
+	s->accept_at = k->accept_at;
+	s->child_tx_log2 = k->child_tx_log2;
+	s->child_rx_log2 = k->child_rx_log2;
+	s->progress_ns = n->now;
+	s->restored = true;
+	s->kept = (void *)k;
+	take_object(s);
+	link_sock(n, s);
+	return s;
+}
+
+/* Divides [from, to), where nothing lies, into places like the one of class `tx_log2`, `rx_log2`. */
+static void add_holes(struct memory *m, uint32_t from, uint32_t to, const struct sc_sock_loc *like)
+{
+	uint32_t size = sc_sock_size(like->tx_log2, like->rx_log2);
+	struct hole **holes = &m->holes[size_class(like->tx_log2, like->rx_log2)], *h;
+
+	for (; to > from && to - from >= size; from += size) {
+		h = malloc(sizeof(*h));
+		if (!h)
+			return;
+		h->off = from;
+		h->next = *holes;
+		*holes = h;
+	}
+}
+
+static int by_place(const void *a, const void *b)
+{
+	const struct nsock *s = *(struct nsock *const *)a, *t = *(struct nsock *const *)b;
+
+	return s->loc.off < t->loc.off ? -1 : s->loc.off > t->loc.off;
+}
+
+/* What lies between objects was free: most likely for objects like their neighbours. */
+void memory_settle(struct net *n, struct memory *m)
+{
+	struct nsock **in = malloc((n->nsocks + 1) * sizeof(struct nsock *));
+	uint32_t count = 0, at = m->start;
+
+	for (struct nsock *s = n->all; s && in; s = s->next)
+		if (s->mem == m)
+			in[count++] = s;
+	if (count)
+		qsort(in, count, sizeof(struct nsock *), by_place);
+	for (uint32_t i = 0; i < count; i++) {
+		const struct sc_sock_loc *l = &in[i]->loc;
+
+		add_holes(m, at, l->off, l);
+		at = l->off + sc_sock_size(l->tx_log2, l->rx_log2);
+	}
+	m->fresh = in ? at : m->end;
+	free(in);
+	memory_put(n, m);
+}
+
 /* ---- who may use it ---- */
 
 static bool is_user(const struct nsock *s, const struct nsession *ns)
@@ -318,13 +483,17 @@ bool sock_add_user(struct nsock *s, struct nsession *ns)
 	if (s->nusers == s->users_room) {
 		uint32_t room = s->users_room ? 2 * s->users_room : 2;
 		struct nsession **users = realloc(s->users, room * sizeof(struct nsession *));
+		void **grants = users ? realloc(s->grants, room * sizeof(*grants)) : NULL;
 
-		if (!users)
+		if (users)
+			s->users = users;
+		if (!grants)
 			return false;
-		s->users = users;
+		s->grants = grants;
 		s->users_room = room;
 	}
-	s->users[s->nusers++] = ns;
+	s->users[s->nusers] = ns;
+	s->grants[s->nusers++] = kept_grant(s, ns);
 	return true;
 }
 
@@ -338,7 +507,9 @@ static void sock_remove_user(struct nsock *s, const struct nsession *ns)
 {
 	for (uint32_t i = 0; i < s->nusers; i++)
 		if (s->users[i] == ns) {
+			kept_grant_gone(s->grants[i]);
 			s->users[i] = s->users[--s->nusers];
+			s->grants[i] = s->grants[s->nusers];
 			return;
 		}
 }
@@ -523,6 +694,16 @@ void sock_complain(struct nsock *s, const char *what)
 	log_warning("socket %u of pid %u: %s; ending it", s->index, s->pid, what);
 }
 
+void socks_tell_all(struct net *n)
+{
+	for (struct nsock *s = n->all; s; s = s->next)
+		sock_changed(s, CHANGED_STATE | CHANGED_ROOM);
+	socks_tell(n);
+	/* Anyhow: a bell may have been due when the last incarnation ended. */
+	for (struct nsession *ns = n->sessions; ns; ns = ns->next)
+		poller_kick(n->poller, ns->ch);
+}
+
 /* ---- being told ---- */
 
 static void kick(struct nsession *ns, uint32_t index)
@@ -619,7 +800,8 @@ void sock_gone(struct nsock *s)
 		return;
 	s->host_gone = true;
 	s->progress_ns = s->net->now;
-	s->nusers = 0;
+	while (s->nusers)
+		kept_grant_gone(s->grants[--s->nusers]);
 	if (s->ticket && s->owner)
 		ticket_free(s->owner, s->ticket, s->handle);
 	drop_owner(s);
@@ -629,6 +811,8 @@ void sock_gone(struct nsock *s)
 	else
 		tcp_sock_close(s);
 	end_children(s);
+	if (s->tcp)
+		kept_sock(s);
 	/* Freed at the end of the round if the stack has done with it, or when it has. */
 	sock_changed(s, CHANGED_STATE);
 }
@@ -637,12 +821,14 @@ void sock_free(struct nsock *s)
 {
 	struct net *n = s->net;
 
+	kept_sock_gone(s); /* before another can lie in its place */
 	if (s->pending)
 		pbuf_free(s->pending);
 	if (s->mem)
 		memory_return(n, s->mem, &s->loc);
 	free(s->own);
 	free(s->users);
+	free(s->grants);
 	n->sock[s->index] = NULL;
 	n->free_index[n->nfree++] = (uint16_t)s->index;
 	*s->link = s->next;
@@ -658,6 +844,8 @@ static void evacuate(struct nsock *s)
 	static struct sc_sock nowhere; /* written, never read */
 	uint8_t *own = s->tcp ? malloc(sizeof(struct sc_sock) + s->tx_size) : NULL;
 
+	kept_lost(s);
+	kept_sock_gone(s);
 	if (own) {
 		memcpy(own, s->sh, sizeof(struct sc_sock));
 		memcpy(own + sizeof(struct sc_sock), s->tx, s->tx_size);
@@ -720,16 +908,18 @@ void session_end(struct net *n, struct nsession *ns)
 	}
 	socks_tell(n);
 	while (ns->nmemory) {
-		struct memory *m = ns->memory[--ns->nmemory];
+		struct memory *m = ns->memory[ns->nmemory - 1];
 
 		if (!m->ticket)
 			end_memory(n, m);
+		kept_use_gone(ns, --ns->nmemory);
 		memory_put(n, m);
 	}
 	socks_tell(n); /* frees what nothing keeps */
 	while (*link != ns)
 		link = &(*link)->next;
 	*link = ns->next;
+	kept_area_gone(ns);
 	ns->session->service = NULL;
 	free(ns);
 }
@@ -804,7 +994,9 @@ static void release_memory(struct net *n, uint64_t ticket)
 	for (struct nsession *ns = n->sessions; ns; ns = ns->next)
 		for (uint32_t i = 0; i < ns->nmemory; i++)
 			if (ns->memory[i] == m) {
-				ns->memory[i--] = ns->memory[--ns->nmemory];
+				kept_use_gone(ns, i);
+				ns->memory[i] = ns->memory[--ns->nmemory];
+				ns->kept_use[i--] = ns->kept_use[ns->nmemory];
 				m->refs--;
 			}
 	segment_let_go(n, m);

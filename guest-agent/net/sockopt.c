@@ -3,7 +3,7 @@
  * sockopt.c - socket options: one table. What applies to the pcb is put there by tcp_sock_apply() and udp_sock_apply(), which also run
  * when the pcb is made. Groups (multicast) and TCP_INFO are not plain values and have functions of their own.
  */
-#include "net.h"
+#include "kept.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -141,6 +141,8 @@ static int64_t set_membership(struct nsock *s, uint32_t name, const void *value,
 		err = igmp_joingroup_netif(&s->net->netif, &group);
 	else
 		err = igmp_leavegroup_netif(&s->net->netif, &group);
+	if (err == ERR_OK)
+		kept_group(false, &group.addr, name == IP_ADD_MEMBERSHIP ? 1 : -1);
 	return err == ERR_OK ? 0 : name == IP_ADD_MEMBERSHIP ? -ENOBUFS : -EADDRNOTAVAIL;
 }
 
@@ -161,6 +163,8 @@ static int64_t set_membership6(struct nsock *s, uint32_t name, const void *value
 		err = mld6_joingroup_netif(&s->net->netif, &group);
 	else
 		err = mld6_leavegroup_netif(&s->net->netif, &group);
+	if (err == ERR_OK)
+		kept_group(true, group.addr, name == IPV6_JOIN_GROUP ? 1 : -1);
 	return err == ERR_OK ? 0 : name == IPV6_JOIN_GROUP ? -ENOBUFS : -EADDRNOTAVAIL;
 }
 

@@ -7,13 +7,14 @@
  * own connection, and nothing else.
  *
  * Receiving: bytes are copied into the receive ring; the window is opened again (tcp_recved()) when the process has taken them.
- * What lwIP delivers beyond the ring's room (a window that was announced before the ring's size was known) waits in `pending`.
+ * No window is larger than the ring's room (kept.h says why that matters, and how a SYN's is made so). What lwIP delivers beyond it
+ * all the same waits in `pending`, and is not acknowledged.
  *
  * Ends: lwIP frees a pcb by itself in three cases: after an error (err callback), from LAST_ACK (err callback, ERR_CLSD), and from
  * TIME-WAIT (no callback). So a pcb is let go of (detach()) when both FINs are on their way and all our bytes are acknowledged: it
  * goes on alone. tcp_close() is never called on a connection: it would send RST because our windows are not its default.
  */
-#include "net.h"
+#include "kept-priv.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -31,7 +32,9 @@
 /* connections in TIME-WAIT that are kept; Linux, too, has a bound */
 #define TIME_WAITS 4096u
 #define HOLD_NS	   200000000
-#define POLL_TICKS 2 /* of half a second: tries again what failed for want of memory */
+/* RFC 5681, 4.1: after a pause a connection begins anew with its initial window, which is that of RFC 6928 */
+#define RESTART_SEGMENTS 10u
+#define POLL_TICKS	 2 /* of half a second: tries again what failed for want of memory */
 
 int net_errno(err_t err)
 {
@@ -111,6 +114,7 @@ static bool detach(struct nsock *s)
 	if (pcb->state != TIME_WAIT)
 		tcp_shutdown(pcb, 1, 0);
 	over(s, 0);
+	kept_alone(pcb);
 	return true;
 }
 
@@ -332,6 +336,7 @@ static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 	if (p) {
 		if (s->flags & SC_SOCK_F_RX_EOF ||
 		    s->host_gone) { /* SHUT_RD: dropped, as Linux does */
+			kept_dropped(s, p->tot_len);
 			tcp_recved(pcb, p->tot_len);
 			pbuf_free(p);
 			return ERR_OK;
@@ -342,9 +347,14 @@ static err_t on_recv(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t err)
 			s->pending = p;
 	} else {
 		s->eof = true;
+		kept_eof(s);
 	}
 	if (!take_in(s))
 		return ERR_ABRT;
+	if (s->ack_again) {
+		s->ack_again = false;
+		tcp_ack_now(pcb);
+	}
 	detach(s);
 	return ERR_OK;
 }
@@ -445,17 +455,18 @@ static void note_names(struct nsock *s)
 	sock_set_names(s, &local, &peer);
 }
 
-/* The connection is there: windows as large as the ring, but not smaller than what was announced. */
+/* The connection is there: windows as large as the ring. */
 static void established(struct nsock *s)
 {
 	struct tcp_pcb *pcb = s->tcp;
-	uint32_t window = s->rx_size > CHUNK ? s->rx_size : CHUNK;
+	uint32_t window = s->rx_size;
 
 	if (window > TCP_WND_MAX(pcb))
 		window = TCP_WND_MAX(pcb);
 	pcb->rcv_wnd = pcb->rcv_ann_wnd = window;
 	pcb->rcv_ann_right_edge = pcb->rcv_nxt + window;
 	s->progress_ns = s->net->now;
+	kept_established(s);
 	note_names(s);
 	sock_set_state(s, SC_SOCK_CONNECTED);
 }
@@ -635,6 +646,10 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t err)
 	s->tcp = pcb;
 	adopt_child(l, s);
 	set_callbacks(s);
+	s->accept_at = l->rx_tail;
+	s->bound = true;
+	note_names(s);
+	kept_sock(s);
 	established(s);
 	enqueue(l, s);
 	return ERR_OK;
@@ -771,6 +786,7 @@ int tcp_sock_shutdown(struct nsock *s, int how)
 			return 0;
 		}
 		s->fin_wanted = true;
+		kept_fin(s);
 		sock_set_flags(s, SC_SOCK_F_TX_CLOSED);
 		if (!push(s))
 			return 0;
@@ -823,6 +839,191 @@ void tcp_sock_move(struct nsock *s, uint8_t *to)
 				if (at >= s->tx && at < s->tx + s->tx_size)
 					p->payload = to + (at - s->tx);
 			}
+}
+
+/* ---- what was ---- */
+
+/* A pcb for the connection, as it was before anything was received by this incarnation, except for what is to be sent. */
+static struct tcp_pcb *revive(struct sc_kept_conn *c, uint32_t una, uint32_t rcv_nxt,
+			      uint32_t window)
+{
+	struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
+
+	if (!pcb)
+		return NULL;
+	if (addr_from(&c->local, AF_INET6, &pcb->local_ip, &pcb->local_port) ||
+	    addr_from(&c->peer, AF_INET6, &pcb->remote_ip, &pcb->remote_port)) {
+		tcp_abort(pcb);
+		return NULL;
+	}
+	if (c->options & SC_KEPT_CONN_SCALE)
+		tcp_set_flags(pcb, TF_WND_SCALE);
+	if (c->options & SC_KEPT_CONN_SACK)
+		tcp_set_flags(pcb, TF_SACK);
+	pcb->snd_scale = c->snd_scale;
+	pcb->rcv_scale = c->rcv_scale;
+	pcb->mss = c->mss;
+	pcb->cwnd = RESTART_SEGMENTS * pcb->mss;
+	pcb->rcv_nxt = rcv_nxt;
+	pcb->rcv_wnd = pcb->rcv_ann_wnd = window < TCP_WND_MAX(pcb) ? window : TCP_WND_MAX(pcb);
+	pcb->rcv_ann_right_edge = rcv_nxt + pcb->rcv_wnd;
+	pcb->snd_nxt = pcb->snd_lbb = pcb->lastack = pcb->snd_wl2 = una;
+	pcb->snd_wl1 = rcv_nxt - pcb->rcv_wnd - 1; /* whatever comes tells the window */
+	pcb->snd_wnd = c->snd_wnd;
+	pcb->snd_wnd_max = c->snd_wnd_max;
+	pcb->state = c->status & SC_KEPT_CONN_EOF ? CLOSE_WAIT : ESTABLISHED;
+	kept_hang(pcb, c);
+	TCP_REG_ACTIVE(pcb);
+	return pcb;
+}
+
+/* All that is to be sent has been queued: so much of it may have been sent before. */
+static void resume_sending(struct tcp_pcb *pcb, const struct sc_kept_conn *c)
+{
+	uint32_t edge = c->edge + 1; /* a window's probe goes beyond it */
+
+	if (TCP_SEQ_GT(edge, pcb->snd_lbb))
+		edge = pcb->snd_lbb;
+	if (TCP_SEQ_GT(edge, pcb->snd_nxt))
+		pcb->snd_nxt = edge;
+	tcp_ack_now(pcb);
+	tcp_output(pcb);
+}
+
+bool tcp_sock_again(struct nsock *s, struct sc_kept_conn *c)
+{
+	uint32_t used = s->rx_tail - s->rx_head;
+
+	if (used > s->rx_size)
+		return false;
+	s->iss = c->iss;
+	s->irs = c->irs;
+	s->eof = c->status & SC_KEPT_CONN_EOF;
+	s->fin_wanted = c->status & SC_KEPT_CONN_FIN;
+	s->fin_at = c->fin_at;
+	s->tcp = revive(c, s->iss + s->tx_head, s->irs + s->rx_tail + s->eof, s->rx_size - used);
+	if (!s->tcp)
+		return false;
+	set_callbacks(s);
+	note_names(s);
+	if (s->fin_wanted)
+		sock_set_flags(s, SC_SOCK_F_TX_CLOSED);
+	sock_set_state(s, SC_SOCK_CONNECTED);
+	if (!push(s))
+		return true; /* it was broken, and is over */
+	resume_sending(s->tcp, c);
+	if (take_in(s))
+		detach(s);
+	return true;
+}
+
+bool tcp_connect_again(struct nsock *s, struct sc_kept_conn *c)
+{
+	ip_addr_t local, peer;
+	uint16_t local_port, peer_port;
+
+	if (addr_from(&c->local, AF_INET6, &local, &local_port) ||
+	    addr_from(&c->peer, AF_INET6, &peer, &peer_port) || need_pcb(s))
+		return false;
+	if (tcp_bind(s->tcp, &local, local_port) != ERR_OK)
+		return false;
+	kept_hang(s->tcp, c);
+	kept.isn = c->iss;
+	kept.has_isn = true;
+	if (tcp_connect(s->tcp, &peer, peer_port, on_connected) != ERR_OK)
+		return false;
+	note_names(s);
+	sock_set_state(s, SC_SOCK_CONNECTING);
+	return true;
+}
+
+bool tcp_alone_again(struct sc_kept_conn *c)
+{
+	struct tcp_pcb *pcb = revive(c, c->una, c->rcv_nxt, TCP_MSS);
+
+	if (!pcb)
+		return false;
+	if (c->una == c->iss + c->fin_at + 1) /* it was acknowledged */
+		pcb->state = FIN_WAIT_2;
+	else
+		tcp_shutdown(pcb, 0, 1);
+	resume_sending(pcb, c);
+	tcp_shutdown(pcb, 1, 0);
+	return true;
+}
+
+bool tcp_handshake_again(struct sc_kept_conn *c)
+{
+	struct tcp_pcb_listen *l = tcp_listen_pcbs.listen_pcbs;
+	struct tcp_pcb *pcb = revive(c, c->iss - 1, c->irs, TCP_WND);
+
+	if (!pcb)
+		return false;
+	while (l && !(l->local_port == pcb->local_port &&
+		      (ip_addr_isany(&l->local_ip) || ip_addr_cmp(&l->local_ip, &pcb->local_ip))))
+		l = l->next;
+	pcb->state = SYN_RCVD;
+	pcb->rcv_ann_right_edge = pcb->rcv_nxt;
+	pcb->snd_wl1 = c->irs - 2;
+	if (!l || tcp_enqueue_flags(pcb, TCP_SYN | TCP_ACK) != ERR_OK) {
+		tcp_abort(pcb);
+		return true;
+	}
+	pcb->listener = l;
+	pcb->callback_arg = l->callback_arg;
+	pcb->so_options = l->so_options & SOF_INHERITED;
+	l->accepts_pending++;
+	tcp_set_flags(pcb, TF_BACKLOGPEND);
+	tcp_output(pcb);
+	return true;
+}
+
+void tcp_reset_again(const struct sc_kept_conn *c, uint32_t una, uint32_t rcv_nxt)
+{
+	ip_addr_t local, peer;
+	uint16_t local_port, peer_port;
+
+	if (!addr_from(&c->local, AF_INET6, &local, &local_port) &&
+	    !addr_from(&c->peer, AF_INET6, &peer, &peer_port))
+		tcp_rst(NULL, una, rcv_nxt, &local, &peer, local_port, peer_port);
+}
+
+void tcp_sock_lose(struct nsock *s)
+{
+	tcp_sock_abort(s);
+	sock_set_error(s, ECONNRESET);
+	over(s, SC_SOCK_F_RESET);
+}
+
+void tcp_adopt_again(struct nsock *l, struct nsock *s)
+{
+	struct nsock_options opt = s->opt;
+	uint32_t uid = s->uid, pid = s->pid;
+
+	adopt_child(l, s);
+	s->opt = opt;
+	s->uid = uid;
+	s->pid = pid;
+	if (s->tcp && pcb_of(l))
+		s->tcp->listener = (struct tcp_pcb_listen *)pcb_of(l);
+	if (s->accept_at - l->rx_head < l->rx_tail - l->rx_head) {
+		l->queued++;
+		if (s->tcp)
+			tcp_backlog_delayed(s->tcp);
+		return;
+	}
+	if (s->accept_at == l->rx_tail) /* the last incarnation did not come so far */
+		return;
+	s->taken = true;
+	s->taken_ns = l->net->now;
+}
+
+void tcp_enqueue_again(struct nsock *l, struct nsock *s)
+{
+	if (s->taken || s->accept_at != l->rx_tail || !s->tcp ||
+	    l->rx_tail - l->rx_head + sizeof(struct sc_accept) > l->rx_size)
+		return;
+	enqueue(l, s);
 }
 
 /* ---- time ---- */

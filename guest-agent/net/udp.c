@@ -6,7 +6,7 @@
  * (waiting for a neighbour's address), or is lost. What arrives and finds no room in the receive ring is dropped and counted,
  * as in the kernel.
  */
-#include "net.h"
+#include "kept.h"
 
 #include <errno.h>
 #include <string.h>
@@ -23,6 +23,14 @@ static void broken(struct nsock *s, const char *what)
 	udp_sock_close(s);
 	sock_set_error(s, ECONNRESET);
 	sock_set_state(s, SC_SOCK_CLOSED);
+}
+
+static void note_names(struct nsock *s)
+{
+	struct sc_sockaddr local;
+
+	addr_to(&s->udp->local_ip, s->udp->local_port, s->family, &local);
+	sock_set_names(s, &local, &s->peer);
 }
 
 /* ---- receiving ---- */
@@ -115,6 +123,12 @@ static int send_record(struct nsock *s, const struct sc_dgram *d, uint32_t at)
 	} else if (s->state != SC_SOCK_CONNECTED) {
 		return EDESTADDRREQ;
 	}
+	if (!s->udp->local_port) { /* the port must be known before the peer learns it */
+		if (udp_bind(s->udp, &s->udp->local_ip, 0) != ERR_OK)
+			return EAGAIN;
+		note_names(s);
+		kept_sock(s);
+	}
 	p = point_at(s, at, d->len);
 	if (!p)
 		return ENOBUFS;
@@ -171,14 +185,6 @@ void udp_sock_kick(struct nsock *s)
 }
 
 /* ---- names ---- */
-
-static void note_names(struct nsock *s)
-{
-	struct sc_sockaddr local;
-
-	addr_to(&s->udp->local_ip, s->udp->local_port, s->family, &local);
-	sock_set_names(s, &local, &s->peer);
-}
 
 int udp_sock_make(struct nsock *s)
 {

@@ -99,12 +99,23 @@ class Domain:
                     "--deadline-ms", "10000"])
         sock = os.path.join(self.dir, "run", "net0", "agent.sock")
         wait_for("broker", lambda: os.path.exists(sock))
-        self.start([AGENT, "--loopback", sock, "--tap", "sctap0", "--addr", OWN + "/24", "--gw", PEER, "--addr6", OWN6 + "/64"])
+        self.sock = sock
+        self.agent = self.start_agent()
         wait_for("tap", lambda: os.path.exists("/sys/class/net/sctap0") or self.tap())
         ip("addr", "add", PEER + "/24", "dev", "sctap0")
         ip("-6", "addr", "add", PEER6 + "/64", "dev", "sctap0", "nodad")
         ip("link", "set", "sctap0", "up")
         return self
+
+    def start_agent(self):
+        return self.start([AGENT, "--loopback", self.sock, "--tap", "sctap0", "--addr", OWN + "/24", "--gw", PEER, "--addr6", OWN6 + "/64"])
+
+    def kill_agent(self):
+        """Kills it wherever it is, and starts another one."""
+        self.agent.kill()
+        self.agent.wait()
+        self.children.remove(self.agent)
+        self.agent = self.start_agent()
 
     @staticmethod
     def tap():
@@ -115,6 +126,7 @@ class Domain:
     def start(self, argv):
         os.makedirs(os.path.join(self.dir, "run"), exist_ok=True)
         self.children.append(subprocess.Popen(argv, env=self.env(), stdout=self.log, stderr=self.log))
+        return self.children[-1]
 
     def alive(self):
         return all(c.poll() is None for c in self.children)

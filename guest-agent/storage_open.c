@@ -280,8 +280,10 @@ enum step start_getfl(struct poller *p, struct call *c)
 
 	if (fl < 0)
 		return done(c, -errno);
+	/* Directories keep the O_NONBLOCK that they were opened with here. */
 	return done(
-	    c, fl | (int)(atomic_load_explicit(&c->h->status, memory_order_relaxed) & O_NONBLOCK));
+	    c, (fl & ~O_NONBLOCK) |
+		   (int)(atomic_load_explicit(&c->h->status, memory_order_relaxed) & O_NONBLOCK));
 }
 
 int64_t work_setfl(struct actor *a, struct call *c, bool cached)

@@ -390,6 +390,9 @@ class Data(Base):
         fl = self.ch.call("GETFL", handle=h)
         self.assertEqual(fl & (os.O_NONBLOCK | os.O_APPEND | os.O_NOATIME), os.O_NOATIME)
         self.assertTrue(self.ch.call("GETFL", handle=self.root) & os.O_PATH)
+        d = self.ch.open(self.root, ".", os.O_DIRECTORY)
+        self.assertFalse(self.ch.call("GETFL", handle=d) & os.O_NONBLOCK)
+        self.assertEqual(self.ch.close(d), 0)
 
     def test_ioctl(self):
         h = self.create("f", b"12345")

@@ -9,6 +9,7 @@ A domain here has start(), crash(), restart() and stop(), whatever it is:
             kernels, has its device cut off instead), and it is unmounted. restart() mounts it again, which replays the journal,
             and starts a new agent. That takes a fraction of a second, so thousands of crashes can be made.
   Loopback  a loopback domain on a directory: only the agent dies. For machines without loop devices.
+  NetLab    a network domain on a tap in a network namespace; only the agent dies.
   Vm        a domain that libvirt runs: `virsh destroy`, `virsh start`.
 
 Nothing is left behind, however this program ends: the namespace lives as long as one process in it, which dies with its parent
@@ -79,6 +80,7 @@ class Domain:
     """What all kinds have in common: a name, a directory, and how programs get at it."""
     kind = ""
     name = "lab"
+    role = "storage"
 
     def __init__(self):
         self.dir = tempfile.mkdtemp(prefix="scfault.")
@@ -125,7 +127,7 @@ class Loopback(Domain):
         os.mkdir(self.export)
         os.mkdir(self.dir + "/run", 0o755)
         self.env["VHOST_SC_RUNDIR"] = self.dir + "/run"
-        self.broker = self.agent = None
+        self.broker = self.agent = self.holder = None
         self.agent_log = self.dir + "/agent.log"
 
     # what a Lab does more
@@ -156,20 +158,23 @@ class Loopback(Domain):
 
     def start_broker(self):
         log = open(self.dir + "/broker.log", "ab")
-        argv = [program("vhost-sc/vhost-scd"), "--name", self.name, "--role", "storage", "--loopback", *self.broker_args]
+        argv = [program("vhost-sc/vhost-scd"), "--name", self.name, "--role", self.role, "--loopback", *self.broker_args]
         self.broker = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, preexec_fn=die_with_parent)
         log.close()
         self.socket = self.dir + "/run/%s/agent.sock" % self.name
-        wait_until(lambda: os.path.exists(self.socket), 20, "the broker's socket")
+        control = os.path.dirname(self.socket) + "/ctl.sock"
+        wait_until(lambda: os.path.exists(self.socket) and os.path.exists(control), 20, "the broker's sockets")
+
+    def agent_command(self):
+        name = "guest-agent/sc-agent-fault" if self.fault else "guest-agent/sc-agent"
+        return self.enter() + [program(name), "--loopback", self.socket, "--root", self.export]
 
     def start_agent(self):
         env = dict(self.env)
-        agent = program("guest-agent/sc-agent")
         if self.fault:
-            agent, env["SC_FAULT"] = program("guest-agent/sc-agent-fault"), self.fault
-        argv = self.enter() + [agent, "--loopback", self.socket, "--root", self.export, *self.agent_args]
+            env["SC_FAULT"] = self.fault
         log = open(self.agent_log, "ab")
-        self.agent = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, preexec_fn=die_with_parent)
+        self.agent = subprocess.Popen(self.agent_command() + self.agent_args, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, preexec_fn=die_with_parent)
         log.close()
         self.incarnations += 1
 
@@ -243,7 +248,6 @@ class Lab(Loopback):
         self.fs, self.mount_options = fs, mount_options
         self.image_dir = tempfile.mkdtemp(prefix="scfault.", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
         self.image = self.image_dir + "/disk.img"
-        self.holder = None
         self.mounted = False
         with open(self.image, "wb") as f:
             f.truncate(size)
@@ -254,16 +258,7 @@ class Lab(Loopback):
         if not shutil.which(MKFS[self.fs][0]):
             raise CannotRun("%s is missing: install it" % MKFS[self.fs][0])
         must(MKFS[self.fs] + [self.image])
-        self.holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "infinity"], stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=die_with_parent)
-        ours = os.stat("/proc/self/ns/mnt").st_ino
-        try:
-            wait_until(lambda: self.holder.poll() is not None or os.stat("/proc/%d/ns/mnt" % self.holder.pid).st_ino != ours, 10,
-                       "a mount namespace")
-        except TimeoutError as e:
-            raise CannotRun(str(e)) from e
-        if self.holder.poll() is not None:
-            raise CannotRun("no mount namespace: " + self.holder.stderr.read().decode(errors="replace").strip())
+        self.holder = hold_namespace("mnt")
         super().start()
 
     def enter(self):
@@ -323,10 +318,53 @@ class Lab(Loopback):
         try:
             super().stop()
         finally:
-            if self.holder and self.holder.poll() is None:
-                self.holder.kill()
-                self.holder.wait()
+            release(self.holder)
             shutil.rmtree(self.image_dir, ignore_errors=True)
+
+
+class NetLab(Loopback):
+    """A network domain on a tap in a network namespace of its own, which stays when the agent goes, as a VM's does."""
+    kind = "net"
+    role = "network"
+    name = "net0"
+    own, peer = "10.77.0.2", "10.77.0.1"
+
+    def scrun(self, *argv, options=()):
+        return [program("hostlib/scrun"), "--network", self.name, "--wait", "120", *options, "--", *argv]
+
+    def start(self):
+        if os.geteuid():
+            raise CannotRun("the lab makes a network namespace: run as root")
+        self.holder = hold_namespace("net")
+        for argv in (["ip", "link", "set", "lo", "up"], ["ip", "tuntap", "add", "dev", "sctap0", "mode", "tap"],
+                     ["ip", "addr", "add", self.peer + "/24", "dev", "sctap0"], ["ip", "link", "set", "sctap0", "up"]):
+            must(self.outside(*argv))
+        self.start_broker()
+        self.start_agent()
+        self.wait_ready()
+
+    def outside(self, *argv):
+        """The command for a program with the kernel's stack on the other side of the tap."""
+        return ["nsenter", "--net=/proc/%d/ns/net" % self.holder.pid, "--", *argv]
+
+    def agent_command(self):
+        name = "guest-agent/sc-agent-net-fault" if self.fault else "guest-agent/sc-agent-net"
+        return self.outside(program(name), "--loopback", self.socket, "--tap", "sctap0", "--addr", self.own + "/24", "--gw", self.peer)
+
+    def restart(self):
+        self.start_agent()
+
+    def unmount(self):
+        pass
+
+    def root(self):
+        return None
+
+    def stop(self):
+        try:
+            super().stop()
+        finally:
+            release(self.holder)
 
 
 class Vm(Domain):
@@ -373,6 +411,26 @@ class Vm(Domain):
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
+def hold_namespace(kind):
+    """A process that does nothing but to have a namespace of its own: mnt or net. release() ends both."""
+    how = {"mnt": ["--mount", "--propagation", "private"], "net": ["--net"]}[kind]
+    p = subprocess.Popen(["unshare", *how, "sleep", "infinity"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                         preexec_fn=die_with_parent)
+    ours = os.stat("/proc/self/ns/" + kind).st_ino
+    wait_until(lambda: p.poll() is not None or os.stat("/proc/%d/ns/%s" % (p.pid, kind)).st_ino != ours, 10, "a namespace")
+    if p.poll() is not None:
+        raise CannotRun("no namespace: " + p.stderr.read().decode(errors="replace").strip())
+    return p
+
+
+def release(holder):
+    if holder:
+        if holder.poll() is None:
+            holder.kill()
+        holder.wait()
+        holder.stderr.close()
+
+
 def wait_until(what, seconds, text):
     end = time.monotonic() + seconds
     while not what():
@@ -381,8 +439,12 @@ def wait_until(what, seconds, text):
         time.sleep(0.005)
 
 
-def make(kind, fs="ext4", **kw):
+def make(kind, role="storage", fs="ext4", **kw):
     """A domain of this kind; CannotRun says why not."""
+    if role == "network":
+        if kind == "vm":
+            raise CannotRun("network workloads have a lab only")
+        return NetLab(**kw)
     if kind == "lab":
         return Lab(fs=fs, **kw)
     if kind == "loopback":

@@ -23,6 +23,7 @@ class Workload:
     name = ""
     about = ""
     needs = ()  # programs
+    role = "storage"
 
     def __init__(self, domain, rng):
         self.domain, self.rng = domain, rng

@@ -33,6 +33,7 @@
 struct channel;
 struct handle;
 struct handles;
+struct keep;
 struct locks;
 struct net;
 struct objects;
@@ -103,6 +104,7 @@ struct agent {
 	uint32_t max_spin_us; /* from START and options */
 	uint32_t ncpus_online;
 	struct handles *handles;
+	struct keep *keep; /* storage */
 	struct sessions *sessions;
 	struct locks *locks;
 	struct segments *segments;
@@ -149,9 +151,14 @@ struct call {
 	/* of the lane when fetched; another one then: nobody waits any more */
 	uint32_t lane_life;
 	bool at_worker; /* the poller's: a worker has it */
-	bool has_pos;	/* holds h's position */
-	bool has_pos2;	/* holds h2's position */
-	uint8_t gate;	/* counted as a change in phase `gate` - 1; 0: not counted */
+	bool again;	/* pended when the last agent died: may have been executed then */
+	bool settled;	/* it had been: nothing is to be done but to answer */
+	bool
+	    appends; /* WRITE at the position that goes to the file's end instead; `end` is where it ended */
+	uint64_t end;  /* the position that it leaves, where that does not follow from res */
+	bool has_pos;  /* holds h's position */
+	bool has_pos2; /* holds h2's position */
+	uint8_t gate;  /* counted as a change in phase `gate` - 1; 0: not counted */
 };
 
 /* Whoever executes operations: a poller or a worker. Its own thread alone uses it. */

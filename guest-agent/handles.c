@@ -18,6 +18,7 @@
 struct handles {
 	pthread_mutex_t lock; /* guards the free list and the counts */
 	struct handle *all;
+	size_t bytes; /* of it */
 	uint32_t max;
 	uint32_t used; /* entries that were ever in use: above it they are untouched memory */
 	uint32_t first_free;
@@ -31,7 +32,8 @@ struct handles *handles_new(uint32_t max, uint32_t incarnation)
 
 	if (!t)
 		return NULL;
-	t->all = mmap(NULL, (size_t)max * sizeof(struct handle), PROT_READ | PROT_WRITE,
+	t->bytes = (size_t)max * sizeof(struct handle);
+	t->all = mmap(NULL, t->bytes, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (t->all == MAP_FAILED) {
 		free(t);
@@ -46,7 +48,7 @@ struct handles *handles_new(uint32_t max, uint32_t incarnation)
 
 void handles_free(struct handles *t)
 {
-	munmap(t->all, (size_t)t->max * sizeof(struct handle));
+	munmap(t->all, t->bytes);
 	pthread_mutex_destroy(&t->lock);
 	free(t);
 }
@@ -97,6 +99,10 @@ struct handle *handle_new(struct handles *t, int fd, struct session *s, struct r
 	h->root = root;
 	h->secret = 0;
 	h->ticket = 0;
+	h->fid.len = 0;
+	h->kept = NULL;
+	h->pos = 0;
+	h->pos_now = 0;
 	atomic_store_explicit(&h->lock_owner, 0, memory_order_relaxed);
 	if (root)
 		atomic_fetch_add_explicit(&root->refs, 1, memory_order_relaxed);
@@ -107,6 +113,12 @@ struct handle *handle_new(struct handles *t, int fd, struct session *s, struct r
 		return NULL;
 	}
 	return h;
+}
+
+uint64_t handle_next_id(const struct handles *t, const struct handle *h)
+{
+	return next_generation(t, atomic_load_explicit(&h->ref, memory_order_relaxed)) |
+	       (uint64_t)(h - t->all);
 }
 
 void handle_publish(struct handles *t, struct handle *h)
@@ -133,11 +145,8 @@ static struct handle *look_up(struct handles *t, uint64_t name, int *err)
 	struct handle *h;
 	uint64_t ref;
 
-	*err = -EBADF;
-	if (name >> 56 != t->incarnation && name >> 32) {
-		*err = -EIO;
-		return NULL;
-	}
+	/* One of an earlier incarnation that is not there was lost with it. */
+	*err = name >> 56 != t->incarnation && name >> 32 ? -EIO : -EBADF;
 	if (index >= t->max)
 		return NULL;
 	h = &t->all[index];
@@ -161,7 +170,7 @@ static bool is_granted(struct handle *h, uint32_t id)
 	pthread_mutex_lock(&h->lock);
 	n = atomic_load_explicit(&h->ngrants, memory_order_relaxed);
 	for (uint32_t i = 0; i < n && !yes; i++)
-		yes = h->grants[i] == id;
+		yes = h->grants[i].id == id;
 	pthread_mutex_unlock(&h->lock);
 	return yes;
 }
@@ -184,8 +193,7 @@ struct handle *handle_get(struct handles *t, uint64_t name, uint32_t id, int *er
 	return NULL;
 }
 
-/* Notes the session in the handle. False: no memory. */
-static bool add_grant(struct handle *h, uint32_t id)
+bool handle_add_grant(struct handle *h, uint32_t id, uint32_t kept)
 {
 	bool ok = true;
 	uint32_t n;
@@ -194,7 +202,7 @@ static bool add_grant(struct handle *h, uint32_t id)
 	n = atomic_load_explicit(&h->ngrants, memory_order_relaxed);
 	if (n == h->grants_size) {
 		uint32_t size = n ? 2 * n : 4;
-		uint32_t *bigger = realloc(h->grants, size * sizeof(*bigger));
+		struct grant *bigger = realloc(h->grants, size * sizeof(*bigger));
 
 		if (bigger) {
 			h->grants = bigger;
@@ -203,28 +211,92 @@ static bool add_grant(struct handle *h, uint32_t id)
 		ok = bigger;
 	}
 	if (ok) {
-		h->grants[n] = id;
+		h->grants[n] = (struct grant){.id = id, .kept = kept};
 		atomic_store_explicit(&h->ngrants, n + 1, memory_order_relaxed);
 	}
 	pthread_mutex_unlock(&h->lock);
 	return ok;
 }
 
+uint32_t handle_drop_grant(struct handle *h, uint32_t id)
+{
+	uint32_t kept = 0, n;
+
+	pthread_mutex_lock(&h->lock);
+	n = atomic_load_explicit(&h->ngrants, memory_order_relaxed);
+	for (uint32_t i = 0; i < n; i++) {
+		if (h->grants[i].id != id)
+			continue;
+		kept = h->grants[i].kept;
+		h->grants[i] = h->grants[n - 1];
+		atomic_store_explicit(&h->ngrants, n - 1, memory_order_relaxed);
+		break;
+	}
+	pthread_mutex_unlock(&h->lock);
+	return kept;
+}
+
 struct handle *handle_grant(struct handles *t, uint64_t name, uint64_t secret, uint32_t id,
-			    int *err)
+			    bool *fresh, int *err)
 {
 	struct handle *h = look_up(t, name, err);
 
 	if (!h)
 		return NULL;
-	if (!h->secret || h->secret != secret)
-		*err = -EACCES;
-	else if (h->owner == id || is_granted(h, id) || add_grant(h, id))
+	*fresh = h->owner != id && !is_granted(h, id);
+	if (h->secret && h->secret == secret)
 		return h;
-	else
-		*err = -ENOMEM;
+	*err = -EACCES;
 	undo_look_up(t, h);
 	return NULL;
+}
+
+struct handle *handle_restore(struct handles *t, uint64_t name, int fd, struct session *s,
+			      struct root *root)
+{
+	uint32_t index = (uint32_t)name;
+	struct handle *h;
+
+	if (index >= t->max || index < t->used)
+		return NULL;
+	while (t->used <= index) {
+		h = &t->all[t->used];
+		pthread_mutex_init(&h->lock, NULL);
+		h->next_free = t->first_free;
+		t->first_free = t->used++;
+	}
+	h = &t->all[index];
+	t->first_free = h->next_free;
+	h->fd = fd;
+	h->owner = s->id;
+	if (!session_add_handle(s, h)) {
+		t->first_free = index; /* its link is as it was */
+		return NULL;
+	}
+	h->root = root;
+	atomic_fetch_add_explicit(&root->refs, 1, memory_order_relaxed);
+	t->count++;
+	/* Nobody looks yet: threads that will are told of it by the broker's messages, which come later. */
+	atomic_store_explicit(&h->ref, (name & 0xffffffff00000000ull) | HANDLE_LIVE | 1,
+			      memory_order_release);
+	return h;
+}
+
+struct handle *handle_restored(struct handles *t, uint64_t name)
+{
+	uint32_t index = (uint32_t)name;
+	uint64_t ref;
+
+	if (index >= t->max)
+		return NULL;
+	ref = atomic_load_explicit(&t->all[index].ref, memory_order_acquire);
+	return ref & HANDLE_LIVE && ref >> 32 == name >> 32 ? &t->all[index] : NULL;
+}
+
+void handles_limit(struct handles *t, uint32_t max)
+{
+	if (max < t->max)
+		t->max = max;
 }
 
 bool handle_kill(struct handle *h)
@@ -346,6 +418,7 @@ struct root *root_new(int fd)
 	}
 	atomic_init(&r->refs, 1);
 	r->fd = fd;
+	r->fid.len = 0;
 	r->dev = st.st_dev;
 	r->ino = st.st_ino;
 	return r;

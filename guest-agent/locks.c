@@ -674,7 +674,7 @@ static int lock_range(const struct handle *h, const struct sc_lock *in, struct l
 	case SEEK_SET:
 		break;
 	case SEEK_CUR:
-		start = lseek(h->fd, 0, SEEK_CUR);
+		start = (int64_t)__atomic_load_n(&h->pos, __ATOMIC_RELAXED);
 		break;
 	case SEEK_END:
 		start = fstat(h->fd, &st) < 0 ? -1 : st.st_size;

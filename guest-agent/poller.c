@@ -49,6 +49,9 @@ struct lane {
 	bool broken; /* broke the rules: ignored until it is activated anew */
 	bool dirty;  /* in the list of lanes with unpublished completions */
 	bool seen;   /* was active before */
+	/* Bit i: slot i pended when this agent started, and is to be begun again. No others are fetched before. */
+	uint64_t again[SC_MAX_ENTRIES / 64];
+	uint32_t nagain; /* of these */
 };
 
 struct channel {
@@ -61,6 +64,7 @@ struct channel {
 	uint32_t lanes_gen;
 	uint32_t nactive;
 	uint32_t inflight;
+	uint32_t nagain;   /* of all lanes */
 	int32_t budget;	   /* what is left of this round's */
 	uint32_t turn;	   /* index into active: who is first in the next round */
 	uint32_t position; /* in the poller's table */
@@ -232,12 +236,18 @@ static void call_finish(struct poller *p, struct call *c)
 	struct channel *ch = c->ch;
 	struct lane *ln = &ch->lanes[c->lane];
 
+	bool pos = c->has_pos || c->has_pos2;
+
+	if (pos && !c->settled)
+		p->service->moved(p, c);
+	if (ln->life == c->lane_life && !ln->broken)
+		lane_complete(p, ln, c->s.tag, c->cqe_flags, c->res);
+	if (pos)
+		publish_lanes(p); /* before the next one has the position: keep.h */
 	p->service->finish(p, c);
 	count(&p->stats.ops[c->s.op % SC_OP_MAX], 1);
 	if (c->res < 0)
 		count(&p->stats.errors[c->s.op % SC_OP_MAX], 1);
-	if (ln->life == c->lane_life && !ln->broken)
-		lane_complete(p, ln, c->s.tag, c->cqe_flags, c->res);
 	ch->inflight--;
 	p->inflight--;
 	call_free(p, c);
@@ -319,6 +329,8 @@ static inline uint32_t lane_serve(struct poller *p, struct channel *ch, struct l
 
 	if (!n)
 		return 0;
+	if (ln->nagain)
+		return 0; /* first things first: channel_again() */
 	if (tail - ln->done > ln->mask + 1) {
 		ln->broken = true;
 		ch->reread = true;
@@ -364,14 +376,92 @@ static inline uint32_t lane_serve(struct poller *p, struct channel *ch, struct l
 	return i;
 }
 
+/* True if the request with this index pends: channel.h has the rule. `done`: completions of before. */
+static bool is_pending(const struct lane *ln, uint32_t index, uint32_t done)
+{
+	const struct sc_slot *s = &ln->slots[index & ln->mask];
+	uint32_t n = done < ln->mask + 1 ? done : ln->mask + 1;
+
+	if (__atomic_load_n(&s->tag, __ATOMIC_RELAXED) != index ||
+	    __atomic_load_n(&s->op, __ATOMIC_RELAXED) == SC_SLOT_TAKEN)
+		return false;
+	for (uint32_t i = done - n; i != done; i++)
+		if (ln->cqes[i & ln->mask].tag == index)
+			return false;
+	return true;
+}
+
 /*
- * A lane's bit is set. Takes its depth, and on first sight its indices, which an earlier incarnation left. What that one
- * had fetched and not completed may have happened or not: -EIO.
+ * First sight of a lane: takes its indices over, as an earlier incarnation left them, and finds what pends. What that one had
+ * begun is begun again, or, if nothing is known of it, ends with -EIO. False: the lane breaks the rules.
+ */
+static bool lane_take_over(struct poller *p, struct channel *ch, struct lane *ln)
+{
+	/* Acquire: the slots before this index are written. */
+	uint32_t tail = __atomic_load_n(&ln->shared->tail, __ATOMIC_ACQUIRE);
+	uint32_t done = __atomic_load_n(&ln->shared->done, __ATOMIC_RELAXED);
+	uint32_t head = __atomic_load_n(&ln->shared->head, __ATOMIC_RELAXED);
+	bool lost = !p->service->pending_lost || p->service->pending_lost(p->agent);
+
+	ln->done = done;
+	ln->head = done;
+	if (tail - done > ln->mask + 1)
+		return false;
+	if (head == done)
+		return true; /* nothing had been begun and not ended */
+	ln->head = tail;
+	for (uint32_t i = tail - ln->mask - 1; i != tail; i++) {
+		if (!is_pending(ln, i, done))
+			continue;
+		if (lost && (int32_t)(i - head) < 0) {
+			lane_complete(p, ln, i, 0, -EIO);
+			continue;
+		}
+		ln->again[(i & ln->mask) / 64] |= 1ull << (i & ln->mask) % 64;
+		ln->nagain++;
+	}
+	ch->nagain += ln->nagain;
+	return ln->nagain == tail - ln->done;
+}
+
+/* Begins again what pended in a lane. Returns how many. */
+static uint32_t lane_again(struct poller *p, struct channel *ch, struct lane *ln)
+{
+	uint32_t begun = 0;
+
+	for (uint32_t i = ln->head - ln->mask - 1; i != ln->head && ln->nagain; i++) {
+		uint64_t bit = 1ull << (i & ln->mask) % 64, *word = &ln->again[(i & ln->mask) / 64];
+		struct sc_slot s;
+		struct call *c;
+
+		if (!(*word & bit))
+			continue;
+		slot_fetch(&s, &ln->slots[i & ln->mask]);
+		c = ch->inflight < AGENT_MAX_INFLIGHT ? call_new(p, ch, ln, &s) : NULL;
+		if (!c)
+			break;
+		/* Before the call begins: another thread may go on after this one. */
+		*word &= ~bit;
+		ln->nagain--;
+		ch->nagain--;
+		begun++;
+		c->again = true;
+		if (s.op == SC_OP_NOP) {
+			c->res = (int64_t)s.arg0;
+			call_step(p, c, STEP_DONE);
+		} else {
+			call_step(p, c, p->service->begin(p, c));
+		}
+	}
+	return begun;
+}
+
+/*
+ * A lane's bit is set. Takes its depth, and on first sight all that is there.
  */
 static bool lane_activate(struct poller *p, struct channel *ch, struct lane *ln)
 {
 	uint32_t log2 = __atomic_load_n(&ln->shared->depth_log2, __ATOMIC_RELAXED);
-	uint32_t head;
 
 	if (log2 < 1 || log2 > 8 || (1u << log2) > ch->layout.entries) {
 		complain(ch, "has an impossible depth", ln->index);
@@ -383,20 +473,12 @@ static bool lane_activate(struct poller *p, struct channel *ch, struct lane *ln)
 	if (ln->seen)
 		return true;
 	ln->seen = true;
-	ln->done = __atomic_load_n(&ln->shared->done, __ATOMIC_RELAXED);
-	head = __atomic_load_n(&ln->shared->head, __ATOMIC_RELAXED);
-	ln->head = ln->done;
-	if (head - ln->done > ln->mask + 1) {
-		complain(ch, "has impossible indices", ln->index);
-		return false;
-	}
-	while (ln->head != head) {
-		struct sc_slot s;
-
-		slot_fetch(&s, &ln->slots[ln->head++ & ln->mask]);
-		lane_complete(p, ln, s.tag, 0, -EIO);
-	}
-	return true;
+	if (lane_take_over(p, ch, ln))
+		return true;
+	complain(ch, "has impossible indices", ln->index);
+	ch->nagain -= ln->nagain;
+	ln->nagain = 0;
+	return false;
 }
 
 /* Reads the bitmap of lanes in use. */
@@ -428,6 +510,8 @@ static uint32_t channel_poll(struct poller *p, struct channel *ch)
 
 	if (gen != ch->lanes_gen || ch->reread)
 		channel_reread(p, ch, gen);
+	for (uint32_t j = 0; ch->nagain && j < ch->nactive; j++)
+		n += lane_again(p, ch, &ch->lanes[ch->active[j]]);
 	ch->budget = CHANNEL_BUDGET;
 	i = ch->turn < ch->nactive ? ch->turn : 0;
 	for (uint32_t left = ch->nactive; left && ch->budget > 0; left--) {

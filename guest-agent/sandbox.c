@@ -89,6 +89,9 @@ static const int allowed[] = {
     SCMP_SYS(statx),
     SCMP_SYS(statfs),
     SCMP_SYS(fstatfs),
+    /* keep.c */
+    SCMP_SYS(name_to_handle_at),
+    SCMP_SYS(open_by_handle_at),
     /* storage_io.c */
     SCMP_SYS(pread64),
     SCMP_SYS(pwrite64),

@@ -48,7 +48,13 @@ struct service {
 	enum step (*begin)(struct poller *p, struct call *c);
 	void (*work)(struct actor *a, struct call *c);
 	enum step (*ring_done)(struct poller *p, struct call *c, int res);
+	/* A call that has a position has its result, and nobody knows it yet. */
+	void (*moved)(struct poller *p, struct call *c);
+	/* Its completion is in its lane; for a call that has a position it is published, too. */
 	void (*finish)(struct poller *p, struct call *c);
+	/* True if calls that pended when this agent started, and that the one before had begun, end with -EIO. NULL: they do.
+	 * Otherwise they begin with call.again set. */
+	bool (*pending_lost)(const struct agent *agent);
 	void (*start_worker)(struct actor *a);
 
 	/* A session's channel is to be detached: cancel what waits. In the poller. */

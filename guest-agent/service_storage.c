@@ -4,6 +4,7 @@
 
 #include "handles.h"
 #include "hot.h"
+#include "keep.h"
 #include "locks.h"
 #include "log.h"
 #include "objects.h"
@@ -134,7 +135,7 @@ static bool make_tables(struct agent *agent)
 	agent->sessions = sessions_new(one < AGENT_SESSION_HANDLES ? one : AGENT_SESSION_HANDLES);
 	agent->locks = locks_new(agent);
 	agent->objects = objects_new(agent);
-	if (agent->handles && agent->sessions && agent->locks && agent->objects)
+	if (agent->handles && agent->sessions && agent->locks && agent->objects && keep_init(agent))
 		return true;
 	log_error("not enough memory for the tables");
 	return false;
@@ -204,11 +205,15 @@ const struct service agent_service = {
     .check_options = check_options,
     .prepare = prepare,
     .make_tables = make_tables,
+    .recover = keep_recover,
+    .resumed = keep_resumed,
     .describe = describe,
     .begin = storage_start,
     .work = storage_work,
     .ring_done = storage_ring_done,
+    .moved = storage_moved,
     .finish = storage_finish,
+    .pending_lost = keep_is_lost,
     .start_worker = actor_own_umask,
     .cancel_session = cancel_session,
     .end_session = storage_end_session,

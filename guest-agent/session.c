@@ -39,33 +39,115 @@ static struct session **find_link(struct sessions *t, uint32_t id)
 	return link;
 }
 
-struct session *session_new(struct sessions *t, uint32_t id, uint32_t process, uint32_t pid,
-			    const struct cred *cred)
+/* Makes a session with one reference at the end of its chain. NULL: no memory. With the table's lock held. */
+static struct session *make(struct sessions *t, struct session **link, uint32_t id)
 {
 	struct session *s = calloc(1, sizeof(*s));
-	struct session **link;
 
 	if (!s)
 		return NULL;
 	s->table = t;
 	s->id = id;
-	s->process = process;
-	s->pid = pid;
-	s->cred = cred;
 	atomic_init(&s->refs, 1);
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_mutex_lock(&t->lock);
-	link = find_link(t, id);
-	if (*link) {
-		pthread_mutex_unlock(&t->lock);
-		pthread_mutex_destroy(&s->lock);
-		free(s);
-		return NULL;
-	}
 	*link = s;
 	t->count++;
+	return s;
+}
+
+struct session *session_new(struct sessions *t, uint32_t id, uint32_t process, uint32_t pid,
+			    const struct cred *cred)
+{
+	struct session **link;
+	struct session *s;
+
+	pthread_mutex_lock(&t->lock);
+	link = find_link(t, id);
+	s = *link;
+	if (!s)
+		s = make(t, link, id);
+	else if (s->expected)
+		s->expected = false;
+	else
+		s = NULL;
+	if (s) {
+		s->process = process;
+		s->pid = pid;
+		s->cred = cred;
+	}
 	pthread_mutex_unlock(&t->lock);
 	return s;
+}
+
+struct session *session_expect(struct sessions *t, uint32_t id)
+{
+	struct session **link;
+	struct session *s;
+
+	pthread_mutex_lock(&t->lock);
+	link = find_link(t, id);
+	s = *link;
+	if (!s) {
+		s = make(t, link, id);
+		if (s)
+			s->expected = true;
+	}
+	if (s)
+		atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+	pthread_mutex_unlock(&t->lock);
+	return s;
+}
+
+struct session *sessions_take_expected(struct sessions *t)
+{
+	struct session *s = NULL;
+
+	pthread_mutex_lock(&t->lock);
+	for (uint32_t i = 0; i < BUCKETS && !s; i++) {
+		s = t->bucket[i];
+		while (s && !s->expected)
+			s = s->next;
+	}
+	if (s)
+		s->expected = false;
+	pthread_mutex_unlock(&t->lock);
+	if (s) {
+		pthread_mutex_lock(&s->lock);
+		s->ended = true;
+		pthread_mutex_unlock(&s->lock);
+	}
+	return s;
+}
+
+bool session_add_grant(struct session *s, uint64_t name)
+{
+	bool ok = true;
+
+	pthread_mutex_lock(&s->lock);
+	if (s->ngranted == s->granted_size) {
+		uint32_t size = s->granted_size ? 2 * s->granted_size : 8;
+		uint64_t *bigger = realloc(s->granted, size * sizeof(*bigger));
+
+		if (bigger) {
+			s->granted = bigger;
+			s->granted_size = size;
+		}
+		ok = bigger;
+	}
+	if (ok)
+		s->granted[s->ngranted++] = name;
+	pthread_mutex_unlock(&s->lock);
+	return ok;
+}
+
+uint64_t session_take_grant(struct session *s)
+{
+	uint64_t name;
+
+	pthread_mutex_lock(&s->lock);
+	name = s->ngranted ? s->granted[--s->ngranted] : 0;
+	pthread_mutex_unlock(&s->lock);
+	return name;
 }
 
 struct session *session_find(struct sessions *t, uint32_t id)
@@ -101,6 +183,7 @@ void session_put(struct session *s)
 	pthread_mutex_unlock(&t->lock);
 	for (uint32_t i = 0; i < TICKET_PAGES; i++)
 		free(s->tickets[i]);
+	free(s->granted);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
@@ -183,6 +266,17 @@ int ticket_begin(struct session *s, uint64_t ticket)
 		*place = TICKET_OPENING;
 	pthread_mutex_unlock(&s->lock);
 	return err;
+}
+
+void ticket_restore(struct session *s, uint64_t ticket, uint64_t name)
+{
+	uint64_t *place;
+
+	pthread_mutex_lock(&s->lock);
+	place = ticket_place(s, ticket, true);
+	if (place)
+		*place = name;
+	pthread_mutex_unlock(&s->lock);
 }
 
 int ticket_end(struct session *s, uint64_t ticket, uint64_t name)

@@ -2,6 +2,7 @@
 /* storage.c - see storage.h. */
 #include "storage.h"
 
+#include "keep.h"
 #include "locks.h"
 #include "log.h"
 #include "objects.h"
@@ -239,10 +240,14 @@ static enum step begin(struct poller *p, const struct op *op, struct call *c)
 
 	if (!err)
 		err = take_handles(a->agent, op, c);
+	if (err && c->again && c->s.op == SC_OP_CLOSE)
+		err = 1; /* it had been executed: the handle is gone */
 	if (err)
-		return done(c, err);
+		return done(c, err < 0 ? err : 0);
 	if (!take_positions(op, c))
 		return STEP_AWAY;
+	if (c->again && keep_settled(a->agent, c))
+		return STEP_DONE;
 	if (op->start)
 		return op->start(p, c);
 	if (!(op->needs & OP_CACHED) || better_here(p, c) || act_as_caller(a, c) < 0)
@@ -324,6 +329,32 @@ static void drop_position(struct handle *h)
 		poller_return(next, CALL_RESTART);
 }
 
+void storage_moved(struct poller *p, struct call *c)
+{
+	uint64_t pos;
+
+	if (c->res < 0)
+		return;
+	switch (c->s.op) {
+	case SC_OP_SEEK:
+		keep_moved(c->h, (uint64_t)c->res, c->res, c);
+		break;
+	case SC_OP_READDIR:
+		keep_moved(c->h, c->end, c->res, c);
+		break;
+	case SC_OP_COPY:
+		if (c->has_pos)
+			keep_moved(c->h, c->h->pos + (uint64_t)c->res, c->res, c);
+		if (c->has_pos2)
+			keep_moved(c->h2, c->h2->pos + (uint64_t)c->res, c->res, c);
+		break;
+	default: /* READ, WRITE */
+		pos = c->appends ? c->end : c->h->pos + (uint64_t)c->res;
+		if (c->res)
+			keep_moved(c->h, pos, c->res, c);
+	}
+}
+
 void storage_finish(struct poller *p, struct call *c)
 {
 	struct agent *agent = poller_actor(p)->agent;
@@ -350,6 +381,7 @@ bool close_handle(struct agent *agent, struct handle *h)
 {
 	if (!handle_kill(h))
 		return false;
+	keep_closed(agent, h);
 	locks_handle_closed(agent->locks, h);
 	ticket_free(h->session, h->ticket, handle_id(agent->handles, h));
 	return true;
@@ -371,6 +403,16 @@ static struct handle *next_unticketed(struct session *s)
 void storage_end_session(struct agent *agent, struct session *s)
 {
 	struct handle *h;
+	uint64_t name;
+
+	while ((name = session_take_grant(s))) {
+		h = handle_restored(agent->handles, name);
+		if (!h || !handle_hold_live(h))
+			continue;
+		keep_ungranted(agent, handle_drop_grant(h, s->id));
+		if (handle_put(h))
+			handle_reap(agent->handles, h);
+	}
 
 	while ((h = next_unticketed(s))) {
 		close_handle(agent, h);

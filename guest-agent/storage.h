@@ -19,6 +19,8 @@ void storage_work(struct actor *a, struct call *c);
 /* A ring request has completed with `res`. In the poller. STEP_DONE, or how the call goes on. */
 enum step storage_ring_done(struct poller *p, struct call *c, int res);
 /* Lets go of position and handles. In the poller, once per call, before its completion is published. */
+/* A call that has a position has its result. In its poller, before the completion is published. */
+void storage_moved(struct poller *p, struct call *c);
 void storage_finish(struct poller *p, struct call *c);
 
 /* Ends a session: closes its files that have no ticket, drops its waiting and held locks. In a worker. */

@@ -53,10 +53,15 @@ static bool is_direct(const struct handle *h)
 	return atomic_load_explicit(&((struct handle *)h)->status, memory_order_relaxed) & O_DIRECT;
 }
 
-/* The position of the next byte that READ or WRITE is to move: -1 stands for the descriptor's own. */
+/*
+ * The position of the next byte that READ or WRITE is to move: the call's, or the handle's. A write that goes to the file's end
+ * is given -1, the descriptor's own position, which tells afterwards where that was.
+ */
 static off_t next_pos(const struct call *c)
 {
-	return c->s.flags & SC_SLOT_F_CURPOS ? -1 : (off_t)(c->s.off + c->moved);
+	if (c->appends)
+		return -1;
+	return (off_t)((c->s.flags & SC_SLOT_F_CURPOS ? c->h->pos : c->s.off) + c->moved);
 }
 
 static struct iovec next_iov(const struct call *c)
@@ -95,7 +100,7 @@ static enum step ring_io(struct poller *p, struct call *c, bool write)
 	struct io_uring_sqe *sqe;
 
 	/* The kernel's ring does not move a descriptor's position when a direct transfer ends asynchronously. */
-	if (is_direct(c->h) && (c->s.flags & SC_SLOT_F_CURPOS))
+	if (c->appends)
 		return STEP_WORK;
 	sqe = poller_sqe(p, c);
 	if (!sqe)
@@ -187,6 +192,13 @@ enum step start_read(struct poller *p, struct call *c)
 	}
 }
 
+/* True if the write goes to the file's end, wherever that is. */
+static bool goes_to_end(const struct call *c)
+{
+	return c->s.arg0 & RWF_APPEND ||
+	       atomic_load_explicit(&c->h->status, memory_order_relaxed) & O_APPEND;
+}
+
 bool is_short_write(const struct call *c)
 {
 	return c->s.len <= HERE_MAX && !is_direct(c->h) && !(c->h->flags & (O_SYNC | O_DSYNC)) &&
@@ -201,6 +213,7 @@ enum step start_write(struct poller *p, struct call *c)
 		err = -EBADF;
 	if (err)
 		return done(c, err);
+	c->appends = c->s.flags & SC_SLOT_F_CURPOS && goes_to_end(c);
 	if (!gate_enter(p, c))
 		return STEP_WORK;
 	return is_direct(c->h) ? ring_io(p, c, true) : STEP_WORK;
@@ -208,22 +221,16 @@ enum step start_write(struct poller *p, struct call *c)
 
 /* ---- files that are mapped ---- */
 
-/* Where a read or write begins: 0 and *pos, or -errno. */
-static int64_t mapped_pos(const struct call *c, uint64_t *pos)
+/* Where a read or write that does not append begins. */
+static uint64_t begin_pos(const struct call *c)
 {
-	off_t at = (off_t)c->s.off;
-
-	if (c->s.flags & SC_SLOT_F_CURPOS)
-		at = lseek(c->h->fd, 0, SEEK_CUR);
-	*pos = (uint64_t)at;
-	return at < 0 ? -errno : 0;
+	return c->s.flags & SC_SLOT_F_CURPOS ? c->h->pos : c->s.off;
 }
 
 /* Reads from the object what somebody may have stored there. False: nobody may; the file has it all. */
 static bool read_mapped(struct actor *a, struct call *c, int64_t *res)
 {
 	struct object *o = object_enter(a->agent, c->h->dev, c->h->ino);
-	uint64_t pos;
 
 	if (!o)
 		return false;
@@ -231,22 +238,17 @@ static bool read_mapped(struct actor *a, struct call *c, int64_t *res)
 		object_leave(a->agent, o);
 		return false;
 	}
-	*res = mapped_pos(c, &pos);
-	if (!*res)
-		*res = object_read(a->agent, o, channel_at(c->ch, c->s.buf), c->s.len, pos);
-	if (*res > 0 && c->s.flags & SC_SLOT_F_CURPOS &&
-	    lseek(c->h->fd, (off_t)pos + *res, SEEK_SET) < 0)
-		*res = -errno;
+	*res = object_read(a->agent, o, channel_at(c->ch, c->s.buf), c->s.len, begin_pos(c));
 	object_leave(a->agent, o);
 	return true;
 }
 
-/* True if the write goes to the file's end, wherever that is. */
-static bool appends(const struct call *c)
+/* Notes where a write ended that went to the file's end: where its position is then. */
+static void note_end(struct call *c)
 {
-	int fl = fcntl(c->h->fd, F_GETFL);
+	off_t end = c->appends ? lseek(c->h->fd, 0, SEEK_CUR) : 0;
 
-	return c->s.arg0 & RWF_APPEND || (fl >= 0 && fl & O_APPEND);
+	c->end = end < 0 ? 0 : (uint64_t)end;
 }
 
 /* Writes to a file that may have an object, and to that. */
@@ -255,18 +257,16 @@ static int64_t write_mapped(struct actor *a, struct call *c)
 	struct iovec v = next_iov(c);
 	struct change ch;
 	struct stat st;
-	uint64_t pos = 0;
+	uint64_t pos = begin_pos(c);
 	int64_t res;
 
 	change_begin(a->agent, c->h->dev, c->h->ino, &ch);
-	res = mapped_pos(c, &pos);
-	if (!res) {
-		res = pwritev2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0);
-		res = res < 0 ? -errno : res;
-	}
+	res = pwritev2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0);
+	res = res < 0 ? -errno : res;
+	note_end(c);
 	if (res > 0 && ch.o) {
 		/* With the object locked nobody else makes the file longer. */
-		if (appends(c) && fstat(c->h->fd, &st) == 0)
+		if (goes_to_end(c) && fstat(c->h->fd, &st) == 0)
 			pos = (uint64_t)st.st_size - (uint64_t)res;
 		object_written(a->agent, ch.o, v.iov_base, (size_t)res, pos);
 	}
@@ -318,16 +318,39 @@ int64_t work_write(struct actor *a, struct call *c, bool cached)
 	if (!c->gate)
 		return write_mapped(a, c);
 	n = pwritev2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0);
-
-	return add_moved(c, n < 0 ? -errno : n);
+	n = n < 0 ? -errno : n;
+	note_end(c);
+	return add_moved(c, n);
 }
 
 /* ---- SEEK ---- */
+
+/* No file system's longest file is shorter: so far a position is right whatever it is. */
+#define POS_SURE (1ull << 31)
 
 /* True if the seek needs neither disk nor lock. */
 static bool seeks_fast(const struct call *c)
 {
 	return c->h->type == TYPE_REG && c->s.arg0 <= SEEK_END;
+}
+
+/* lseek of a regular file, whose position is ours. As a rule no system call. */
+static int64_t seek_regular(const struct call *c)
+{
+	off_t pos = (off_t)c->s.off;
+	int whence = (int)c->s.arg0;
+
+	if (whence == SEEK_CUR) {
+		if (!pos)
+			return (int64_t)c->h->pos;
+		if (__builtin_add_overflow((off_t)c->h->pos, pos, &pos))
+			return -EINVAL;
+		whence = SEEK_SET;
+	}
+	if (whence == SEEK_SET && pos >= 0 && (uint64_t)pos <= POS_SURE)
+		return pos;
+	pos = lseek(c->h->fd, pos, whence);
+	return pos < 0 ? -errno : pos;
 }
 
 static int64_t seek(const struct call *c)
@@ -336,6 +359,10 @@ static int64_t seek(const struct call *c)
 
 	if (c->s.arg0 > SEEK_HOLE)
 		return -EINVAL;
+	if (c->h->flags & O_PATH)
+		return -EBADF;
+	if (c->h->type == TYPE_REG)
+		return seek_regular(c);
 	pos = lseek(c->h->fd, (off_t)c->s.off, (int)c->s.arg0);
 	return pos < 0 ? -errno : pos;
 }
@@ -521,6 +548,7 @@ int64_t work_readdir(struct actor *a, struct call *c, bool cached)
 
 	if (c->s.buf & 7 || (c->h->flags & O_PATH))
 		return c->s.buf & 7 ? -EINVAL : -EBADF;
+	c->end = c->h->pos;
 	n = syscall(SYS_getdents64, c->h->fd, buf, ask < sizeof(buf) ? ask : sizeof(buf));
 	if (n < 0)
 		return -errno;
@@ -532,6 +560,7 @@ int64_t work_readdir(struct actor *a, struct call *c, bool cached)
 			return -EINVAL;
 		filled += len;
 		at += d->reclen;
+		c->end = (uint64_t)d->off;
 	}
 	return filled;
 }
@@ -540,7 +569,8 @@ int64_t work_readdir(struct actor *a, struct call *c, bool cached)
 
 int64_t work_copy(struct actor *a, struct call *c, bool cached)
 {
-	off_t from = (off_t)c->s.off, to = (off_t)c->s.arg2;
+	off_t from = (off_t)(c->s.flags & SC_SLOT_F_CURPOS ? c->h->pos : c->s.off);
+	off_t to = (off_t)(c->s.flags & SC_SLOT_F_CURPOS2 ? c->h2->pos : c->s.arg2);
 	struct change ch;
 	int err = flush_mapped(a, c->h);
 	ssize_t n;
@@ -550,14 +580,10 @@ int64_t work_copy(struct actor *a, struct call *c, bool cached)
 	if (err)
 		return err;
 	change_begin(a->agent, c->h2->dev, c->h2->ino, &ch);
-	n = copy_file_range(c->h->fd, c->s.flags & SC_SLOT_F_CURPOS ? NULL : &from, c->h2->fd,
-			    c->s.flags & SC_SLOT_F_CURPOS2 ? NULL : &to, (size_t)c->s.arg0, 0);
+	n = copy_file_range(c->h->fd, &from, c->h2->fd, &to, (size_t)c->s.arg0, 0);
 	n = n < 0 ? -errno : n;
-	if (n > 0 && ch.o) {
-		if (c->s.flags & SC_SLOT_F_CURPOS2)
-			to = lseek(c->h2->fd, 0, SEEK_CUR); /* otherwise it was moved by the call */
+	if (n > 0 && ch.o) /* `to` was moved by the call */
 		object_changed(a->agent, ch.o, (uint64_t)(to - n), (uint64_t)to);
-	}
 	change_end(a->agent, &ch);
 	return n;
 }
@@ -602,6 +628,16 @@ static int64_t clone_file(struct actor *a, const struct call *c, unsigned long n
 	return err;
 }
 
+/* FIONREAD of a regular file, which the kernel cuts to an int, too. */
+static int left_from_pos(const struct handle *h)
+{
+	struct stat st;
+
+	return fstat(h->fd, &st) < 0
+		   ? 0
+		   : (int)(st.st_size - (off_t)__atomic_load_n(&h->pos, __ATOMIC_RELAXED));
+}
+
 int64_t work_ioctl(struct actor *a, struct call *c, bool cached)
 {
 	_Alignas(8) uint8_t arg[IOCTL_ARG_MAX] = {0};
@@ -623,6 +659,12 @@ int64_t work_ioctl(struct actor *a, struct call *c, bool cached)
 		return clone_file(a, c, FICLONERANGE, arg);
 	if (ioctl(c->h->fd, (unsigned long)c->s.arg0, arg) < 0)
 		return -errno;
+	if (c->s.arg0 == FIONREAD && c->h->type == TYPE_REG) {
+		/* The kernel has counted from the descriptor's position on, which is not the handle's. */
+		int left = left_from_pos(c->h);
+
+		memcpy(arg, &left, sizeof(left));
+	}
 	memcpy(channel_at(c->ch, c->s.buf), arg, size);
 	return 0;
 }

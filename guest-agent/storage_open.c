@@ -6,6 +6,7 @@
  * a device would be the guest's: both are refused (EOPNOTSUPP, EACCES); the guest mounts its disk nodev besides. To find
  * that out without blocking, files are opened with O_NONBLOCK, which is taken back for regular files.
  */
+#include "keep.h"
 #include "locks.h"
 #include "log.h"
 #include "objects.h"
@@ -23,9 +24,8 @@
 	(O_ACCMODE | O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC | O_APPEND | O_NONBLOCK | O_DSYNC |   \
 	 O_ASYNC | O_DIRECT | 0100000 /* O_LARGEFILE */ | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | \
 	 O_CLOEXEC | O_SYNC | O_PATH | O_TMPFILE)
-#define PATH_FLAGS   (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-#define SETFL_FLAGS  (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME)
-#define STATUS_FLAGS (O_NONBLOCK | O_DIRECT)
+#define PATH_FLAGS  (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+#define SETFL_FLAGS (O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME)
 
 /* Makes the file `fd` a handle of the call's session. Returns the entry, unpublished, or NULL with *err. */
 static struct handle *new_handle(struct actor *a, struct call *c, int fd, struct root *root,
@@ -50,6 +50,7 @@ static int64_t publish(struct actor *a, struct call *c, struct handle *h)
 	struct agent *agent = a->agent;
 	int64_t name;
 
+	keep_opened(agent, c, h, handle_next_id(agent->handles, h));
 	handle_publish(agent->handles, h);
 	c->h2 = h; /* the caller's user is dropped when the call is finished */
 	name = (int64_t)handle_id(agent->handles, h);
@@ -57,6 +58,26 @@ static int64_t publish(struct actor *a, struct call *c, struct handle *h)
 		return name;
 	close_handle(agent, h);
 	return -EBADF;
+}
+
+/*
+ * The name of the root that this session has for the directory already: a process asks again when its domain has a new
+ * incarnation, which may know it or not. 0: none. (Handles that were opened by name are no roots: their root is another file.)
+ */
+static uint64_t root_again(struct agent *agent, struct session *s, const struct sc_stat *st,
+			   struct call *c)
+{
+	uint64_t dev = (uint64_t)st->dev_major << 32 | st->dev_minor, name = 0;
+
+	pthread_mutex_lock(&s->lock);
+	for (struct handle *h = s->handles; h && !name; h = h->own_next)
+		if (handle_is_live(h) && h->flags == O_PATH && !h->ticket && !h->secret &&
+		    h->dev == dev && h->ino == st->ino && h->root->ino == st->ino)
+			name = handle_id(agent->handles, h);
+	pthread_mutex_unlock(&s->lock);
+	if (name)
+		c->cqe_flags |= TYPE_DIR << SC_CQE_TYPE_SHIFT;
+	return name;
 }
 
 int64_t work_root(struct actor *a, struct call *c, bool cached)
@@ -67,6 +88,7 @@ int64_t work_root(struct actor *a, struct call *c, bool cached)
 	struct sc_stat st;
 	struct handle *h;
 	struct root *root;
+	uint64_t name;
 	int fd, own, err;
 
 	if (len < 0)
@@ -83,11 +105,18 @@ int64_t work_root(struct actor *a, struct call *c, bool cached)
 			close(own);
 		return err;
 	}
+	name = root_again(a->agent, channel_session(c->ch), &st, c);
+	if (name) {
+		close(fd);
+		close(own);
+		return (int64_t)name;
+	}
 	root = root_new(own);
 	if (!root) {
 		close(fd);
 		return -ENOMEM;
 	}
+	keep_identify(a->agent, own, &root->fid);
 	h = new_handle(a, c, fd, root, &st, &err);
 	root_put(root); /* the handle has its own reference */
 	if (!h)
@@ -213,7 +242,7 @@ static int64_t open_handle(struct actor *a, struct call *c, bool cached, uint32_
 	if (!h)
 		return err;
 	h->flags = flags & ~(uint32_t)O_NONBLOCK;
-	atomic_store_explicit(&h->status, (uint32_t)c->s.arg0 & STATUS_FLAGS, memory_order_relaxed);
+	atomic_store_explicit(&h->status, (uint32_t)c->s.arg0 & SETFL_FLAGS, memory_order_relaxed);
 	h->secret = c->s.arg2;
 	h->ticket = c->s.arg1;
 	if (c->s.len2)
@@ -262,14 +291,30 @@ int64_t work_close(struct actor *a, struct call *c, bool cached)
 	return 0;
 }
 
+/* Lets the session use the handle, also after a recovery. False: no room for one more. */
+static bool grant(struct agent *agent, struct handle *h, struct session *s)
+{
+	uint64_t name = handle_id(agent->handles, h);
+	uint32_t kept = h->kept ? keep_granted(agent, name, s->id) : 0;
+
+	if ((!h->kept || kept) && session_add_grant(s, name) && handle_add_grant(h, s->id, kept))
+		return true;
+	keep_ungranted(agent, kept);
+	return false;
+}
+
 enum step start_grant(struct poller *p, struct call *c)
 {
+	struct agent *agent = poller_actor(p)->agent;
+	struct session *s = channel_session(c->ch);
+	bool fresh;
 	int err;
 
-	c->h = handle_grant(poller_actor(p)->agent->handles, c->s.handle, c->s.arg2,
-			    channel_session(c->ch)->id, &err);
+	c->h = handle_grant(agent->handles, c->s.handle, c->s.arg2, s->id, &fresh, &err);
 	if (!c->h)
 		return done(c, err);
+	if (fresh && !grant(agent, c->h, s))
+		return done(c, -ENOMEM);
 	c->cqe_flags |= c->h->type << SC_CQE_TYPE_SHIFT;
 	return done(c, 0);
 }
@@ -293,7 +338,8 @@ int64_t work_setfl(struct actor *a, struct call *c, bool cached)
 	/* Asks for the right to O_NOATIME with the caller's credentials, which this thread wears. */
 	if (fcntl(c->h->fd, F_SETFL, flags & ~(uint32_t)O_NONBLOCK) < 0)
 		return -errno;
-	atomic_store_explicit(&c->h->status, flags & STATUS_FLAGS, memory_order_relaxed);
+	atomic_store_explicit(&c->h->status, flags, memory_order_relaxed);
+	keep_status(c->h, flags);
 	return 0;
 }
 

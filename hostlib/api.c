@@ -8,7 +8,7 @@
  * overflow. Slots are used in order; if the next one is still busy (completions come in any order), hsc_get_sqe() gives
  * nothing although others are free.
  *
- * Tags are a counter whose low bits are the slot. A completion whose tag is not that of a busy slot is dropped.
+ * A tag is its request's index in the lane (channel.h), whose low bits are the slot. A completion whose tag is not that of a busy slot is dropped.
  *
  * Buffers come from the channel's pool in runs of blocks, cut into pages, one bit each.
  *
@@ -68,9 +68,7 @@ struct hsc_ring {
 	uint32_t flying;
 	uint32_t shown_head; /* completions to be seen: shown[head..tail) */
 	uint32_t shown_tail;
-	uint32_t tag_high;
-	uint64_t life_ms; /* for the deadline */
-	uint64_t beat;
+	struct sc_life life; /* for the deadline */
 	struct region *regions;
 	uint16_t shown[RING_MAX];
 	struct entry entries[];
@@ -329,6 +327,7 @@ static void take(struct hsc_ring *ring, uint32_t tag, int64_t res, uint32_t flag
 	if (e->state != ENTRY_FLYING || e->tag != tag)
 		return;
 	ring->flying--;
+	sc_slot_taken(ring->lane, tag);
 	/* more than was asked for is no answer */
 	if (res < -4095 || ((s->op == SC_OP_READ || s->op == SC_OP_WRITE) && res > (int64_t)s->len))
 		res = -EIO;
@@ -362,20 +361,6 @@ static int harvest(struct hsc_ring *ring)
 	return 0;
 }
 
-/* True if the domain has shown no life for longer than its deadline. */
-static bool past_deadline(struct hsc_ring *ring)
-{
-	struct sc_chan *c = ring->lane->chan;
-	uint64_t now = sc_now_ms(), beat = __atomic_load_n(&c->guest->heartbeat, __ATOMIC_RELAXED);
-
-	if (!ring->life_ms ||
-	    (beat != ring->beat && __atomic_load_n(&c->host->incarnation, __ATOMIC_ACQUIRE))) {
-		ring->life_ms = now;
-		ring->beat = beat;
-	}
-	return now - ring->life_ms >= c->deadline_ms;
-}
-
 /*
  * Spins, then sleeps, until the lane moves; at most ms from when it first had to sleep. *end is 0 before, and then when that
  * time is over: the clock is a system call, which a wait that spinning ends must not pay for. 0, -ETIME, -EIO.
@@ -388,7 +373,7 @@ static int await_move(struct hsc_ring *ring, uint32_t ms, uint64_t *end)
 
 	if (sc_lane_spin(l, l->done, start, spin))
 		return 0;
-	ring->life_ms = 0;
+	ring->life = (struct sc_life){0};
 	for (;;) {
 		uint64_t now = sc_now_ms(), left;
 
@@ -397,7 +382,7 @@ static int await_move(struct hsc_ring *ring, uint32_t ms, uint64_t *end)
 		left = now < *end ? *end - now : 0;
 		if (sc_lane_sleep(l, l->done, left < SLEEP_MS ? (uint32_t)left : SLEEP_MS, 0))
 			return 0;
-		if (past_deadline(ring)) {
+		if (sc_past_deadline(l->chan, &ring->life)) {
 			l->dead = 1;
 			return -EIO;
 		}
@@ -510,8 +495,7 @@ static void put_slot(struct hsc_ring *ring, struct entry *e)
 
 	if (e->sqe.error)
 		*s = (struct sc_slot){.op = SC_OP_NOP, .arg0 = (uint64_t)(int64_t)e->sqe.error};
-	ring->tag_high += ring->depth;
-	e->tag = ring->tag_high | e->sqe.index;
+	e->tag = ring->lane->tail;
 	sc_slot_put(&ring->lane->slots[e->sqe.index], s, e->tag);
 	e->state = ENTRY_FLYING;
 	ring->flying++;

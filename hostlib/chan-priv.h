@@ -39,10 +39,11 @@ struct sc_chan {
 	int call; /* eventfd: rings the agent */
 	int kick; /* eventfd: the agent rings us */
 	uint32_t session;
-	uint32_t deadline_ms;
-	uint32_t seq;	  /* of messages on sock; dom->lock */
-	uint32_t leader;  /* 1: a thread polls kick for all sleepers; atomic */
-	uint32_t nshared; /* lanes 0..nshared-1 are shared, the others owned by one thread */
+	uint32_t deadline_ms; /* so long may the domain be gone; 0: not at all */
+	uint32_t silence_ms;  /* with 0: so long may it be silent */
+	uint32_t seq;	      /* of messages on sock; dom->lock */
+	uint32_t leader;      /* 1: a thread polls kick for all sleepers; atomic */
+	uint32_t nshared;     /* lanes 0..nshared-1 are shared, the others owned by one thread */
 	uint64_t lane_used[SC_MAX_LANES / 64]; /* atomic */
 	uint64_t roots[SC_MAX_ROUTES];	       /* handles of route roots */
 	uint32_t roots_incarnation;	       /* of the agent that made them; atomic */
@@ -89,6 +90,25 @@ static inline void sc_slot_put(struct sc_slot *shared, const volatile struct sc_
 	to[6] = s->arg1;
 	to[7] = s->arg2;
 }
+
+/* A completion with this tag, the next one of the lane, was taken (l->done does not count it yet): if it came before its turn
+ * the slot is marked, so that a later incarnation does not take it for one that pends (channel.h). */
+static inline void sc_slot_taken(const struct sc_hlane *l, uint32_t tag)
+{
+	if ((int32_t)(tag - l->done) > 0)
+		__atomic_store_n(&l->slots[tag & (l->depth - 1)].op, SC_SLOT_TAKEN,
+				 __ATOMIC_RELAXED);
+}
+
+/* What a wait knows of its domain's life; zero at its beginning. */
+struct sc_life {
+	uint64_t ms; /* when the agent last showed life, or the wait began */
+	uint64_t beat;
+	uint32_t incarnation; /* when the wait began */
+};
+
+/* True if the wait is to be given up. */
+bool sc_past_deadline(const struct sc_chan *c, struct sc_life *life);
 
 /* Publishes what was written up to l->tail: release store, then rings if the agent sleeps. */
 void sc_lane_publish(struct sc_hlane *l);

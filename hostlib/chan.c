@@ -41,12 +41,36 @@
 #define SPIN_MAX_US	60u
 #define DEADLINE_MIN_MS 50u
 #define DEADLINE_MAX_MS 600000u
+#define GONE_MS		300000u /* so long may a domain be gone whose broker has not told */
+#define RETRY_MS	100u	/* between looks for it */
+#define RECOVERY_MAX_S	86400u
 
 SC_FORK_DATA struct sc_dom sc_doms[SC_MAX_DOMAINS];
 uint32_t sc_ndoms;
 
 static uint32_t chan_gen; /* atomic */
 static char rundir[96] = RUNDIR;
+static uint32_t recovery_ms =
+    UINT32_MAX; /* VHOST_SC_RECOVERY_TIMEOUT; UINT32_MAX: not given. Constant after the start */
+
+void sc_chan_set_recovery(const char *seconds)
+{
+	uint32_t s = 0;
+	const char *p = seconds;
+
+	for (; *p >= '0' && *p <= '9' && s <= RECOVERY_MAX_S; p++)
+		s = s * 10 + (uint32_t)(*p - '0');
+	if (p != seconds && !*p)
+		recovery_ms = (s < RECOVERY_MAX_S ? s : RECOVERY_MAX_S) * 1000;
+}
+
+/* So long may the domain be gone before calls fail. */
+static uint32_t gone_ms(const struct sc_dom *d)
+{
+	if (recovery_ms != UINT32_MAX)
+		return recovery_ms;
+	return d->deadline_ms ? d->deadline_ms : GONE_MS;
+}
 
 void sc_chan_set_rundir(const char *dir)
 {
@@ -283,6 +307,9 @@ static long status_errno(uint32_t status)
 	case SC_ATTACH_FULL:
 	case SC_ATTACH_LIMIT:
 		return -ENFILE;
+	case SC_ATTACH_DOWN:
+	case SC_ATTACH_STARTING:
+		return -EHOSTDOWN;
 	default:
 		return -EIO;
 	}
@@ -313,6 +340,9 @@ static long dom_ask(struct sc_dom *d, int sock, struct sc_attach_rep *rep, int *
 	if ((size_t)n < sizeof(*rep) || rep->h.magic != SC_ATTACH_MAGIC ||
 	    rep->h.type != SC_ATTACH_REP)
 		return -EPROTO;
+	d->deadline_ms = rep->deadline_ms < DEADLINE_MIN_MS   ? DEADLINE_MIN_MS
+			 : rep->deadline_ms > DEADLINE_MAX_MS ? DEADLINE_MAX_MS
+							      : rep->deadline_ms;
 	if (rep->status != SC_ATTACH_OK) {
 		set_text(d, rep->text);
 		return status_errno(rep->status);
@@ -398,9 +428,8 @@ static struct sc_chan *chan_make(struct sc_dom *d, const struct sc_attach_rep *r
 	c->call = fds[1];
 	c->kick = fds[2];
 	c->session = rep->session;
-	c->deadline_ms = rep->deadline_ms < DEADLINE_MIN_MS   ? DEADLINE_MIN_MS
-			 : rep->deadline_ms > DEADLINE_MAX_MS ? DEADLINE_MAX_MS
-							      : rep->deadline_ms;
+	c->deadline_ms = gone_ms(d);
+	c->silence_ms = d->deadline_ms;
 	c->seq = 2;
 	c->pool_blocks = (c->lay.size - c->lay.pool_off) / SC_POOL_BLOCK;
 	c->map_bytes = bytes;
@@ -469,7 +498,15 @@ static long attach_error(long err)
 	}
 }
 
-long sc_dom_attach(struct sc_thread *t, struct sc_dom *d)
+/* True for errors of a domain that is not there now, and may be later. */
+static bool is_absent(long err)
+{
+	return err == -EHOSTDOWN || err == -ECONNREFUSED || err == -ENOENT || err == -EPIPE ||
+	       err == -ECONNRESET;
+}
+
+/* One attempt, if there is no channel. 0 or -errno. */
+static long attach_once(struct sc_thread *t, struct sc_dom *d)
 {
 	struct sc_chan *c = NULL;
 	long err = 0;
@@ -484,8 +521,27 @@ long sc_dom_attach(struct sc_thread *t, struct sc_dom *d)
 		} else if (c) {
 			__atomic_store_n(&d->chan, c, __ATOMIC_RELEASE);
 		}
+		d->known |= !err;
 	}
 	sc_mutex_unlock(&d->lock);
+	return err;
+}
+
+long sc_dom_attach(struct sc_thread *t, struct sc_dom *d)
+{
+	const struct timespec nap = {.tv_nsec = RETRY_MS * 1000000l};
+	uint64_t start = 0;
+	long err;
+
+	while (is_absent(err = attach_once(t, d)) && d->known) {
+		uint64_t now = sc_now_ms();
+
+		if (!start)
+			start = now;
+		if (now - start >= gone_ms(d))
+			break;
+		sc_sys2(__NR_nanosleep, &nap, NULL);
+	}
 	return err ? attach_error(err) : 0;
 }
 

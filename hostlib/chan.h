@@ -68,7 +68,6 @@ struct sc_hlane {
 	uint32_t buf_off; /* its offset from the channel's start */
 	uint32_t tail;	  /* published */
 	uint32_t done;	  /* completions taken */
-	uint32_t next_tag;
 	uint32_t pending; /* bit i: slot i is under way */
 	uint32_t ready;	  /* bit i: slot i is complete, result not yet fetched */
 	uint32_t
@@ -98,7 +97,9 @@ struct sc_dom {
 	struct sc_mutex lock; /* attach, detach, tickets */
 	struct sc_chan *chan; /* current channel or NULL; release/acquire */
 	int last_error;	      /* of the last failed attach, negative errno */
-	char text[256];	      /* what the broker said then */
+	uint32_t deadline_ms; /* as its broker said last; 0: it has not yet */
+	bool known; /* it has served us, or whoever started us: if it is gone, it will come back */
+	char text[256]; /* what the broker said then */
 };
 
 extern struct sc_dom sc_doms[SC_MAX_DOMAINS];
@@ -107,8 +108,13 @@ extern uint32_t sc_ndoms;
 /* Finds or adds a domain by name. NULL: too many, or the name is not valid ([A-Za-z0-9._-]{1,63}, no leading dot). */
 struct sc_dom *sc_dom_named(const char *name, uint32_t len);
 
-/* Attaches if there is no channel. 0 or -errno (EIO when the domain cannot be reached). Any thread. */
+/* Attaches if there is no channel; waits for a known domain that is gone, as calls do. 0 or -errno (EIO when the domain cannot
+ * be reached). Any thread. */
 long sc_dom_attach(struct sc_thread *t, struct sc_dom *d);
+
+/* So long may a domain be gone before its calls fail, in seconds (text, as VHOST_SC_RECOVERY_TIMEOUT has it); 0: not at all. At start
+ * only; what is no number is ignored. Otherwise the broker's deadline holds. */
+void sc_chan_set_recovery(const char *seconds);
 
 /* Where brokers' sockets are; the default is /run/vhost-sc. Used at start only; ignores what is too long. */
 void sc_chan_set_rundir(const char *dir);

@@ -129,11 +129,14 @@ bool sc_env_routes(char **envp)
 	char *text = env_get(envp, "VHOST_SC_ROUTES="), *dir = env_get(envp, "VHOST_SC_AT=");
 	char *lib = env_get(envp, "VHOST_SC_LIB=");
 	char *net = env_get(envp, "VHOST_SC_NET=");
+	char *recovery = env_get(envp, "VHOST_SC_RECOVERY_TIMEOUT=");
 
 	if (!dir)
 		dir = env_get(envp, "VHOST_SC_RUNDIR=");
 	if (dir)
 		sc_chan_set_rundir(dir); /* the C API needs it without routes, too */
+	if (recovery)
+		sc_chan_set_recovery(recovery);
 	if ((!text || !*text) && (!net || !*net))
 		return false;
 	routes_text = copy_text(text ? text : "");
@@ -146,6 +149,8 @@ bool sc_env_routes(char **envp)
 	add_routes(routes_text);
 	if (net_text)
 		add_netroutes(net_text);
+	for (uint32_t i = 0; i < sc_ndoms; i++)
+		sc_doms[i].known = true; /* scrun has seen them */
 	return sc_nroutes || sc_nnetroutes;
 }
 

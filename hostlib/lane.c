@@ -14,9 +14,11 @@
  * leader wakes by futex those whose lanes have moved. The others sleep on a futex word of their lane. A leader whose own
  * completion has come passes the leadership to another sleeper. All sleeps end after a while whatever happens.
  *
- * Deadline. A call is given up (-EIO) when the agent has shown no sign of life (heartbeat, while we waited) and no
- * completion for deadline_ms. Its lane is dead then, since the call may still complete and write to the lane's buffer. A
- * dead lane is taken into use again when all that was published on it has been completed.
+ * Deadline. A domain may be gone for a while: its next incarnation finds our request in its slot, and completes it (channel.h).
+ * A call is given up (-EIO) when the agent has shown no sign of life (heartbeat, while we waited) and no
+ * completion for deadline_ms; with 0, as soon as the incarnation is over that it was waiting for. Its lane is dead then, since
+ * the call may still complete and write to the lane's buffer. A dead lane is taken into use again when all that was published on
+ * it has been completed.
  *
  * The agent's side of a lane is hostile. A done index that runs ahead of what was published kills the lane. A completion
  * with an unknown tag is dropped. If all is completed but our request is not among it, it never will be: EIO.
@@ -66,6 +68,7 @@ static void take_cqe(struct sc_hlane *l, const struct sc_cqe *shared)
 			continue;
 		l->pending &= ~(1u << i);
 		l->ready |= 1u << i;
+		sc_slot_taken(l, tag);
 		l->res[i] = res;
 		l->flags[i] = flags;
 		return;
@@ -313,7 +316,7 @@ int sc_lane_submit(struct sc_thread *t, struct sc_hlane *l, struct sc_slot *s)
 	l->forget &= ~freed;
 	if (l->dead || (l->pending >> i & 1) || (l->ready >> i & 1))
 		return -EIO;
-	l->tags[i] = l->next_tag++;
+	l->tags[i] = l->tail;
 	l->pending |= 1u << i;
 	sc_slot_put(&l->slots[i], s, l->tags[i]);
 	l->tail++;
@@ -332,32 +335,28 @@ static void cancel(struct sc_thread *t, struct sc_hlane *l, int index)
 		l->forget |= 1u << i;
 }
 
-/* The state of one wait. */
-struct wait {
-	uint64_t life_ms; /* when the agent last showed life, or the wait began */
-	uint64_t beat;
-	bool cancelled;
-};
-
-/* True if the request is to be given up. */
-static bool past_deadline(struct sc_hlane *l, struct wait *w)
+bool sc_past_deadline(const struct sc_chan *c, struct sc_life *life)
 {
-	struct sc_chan *c = l->chan;
 	uint64_t now = sc_now_ms(), beat = __atomic_load_n(&c->guest->heartbeat, __ATOMIC_RELAXED);
-	bool up = __atomic_load_n(&c->host->incarnation, __ATOMIC_ACQUIRE) != 0;
+	uint32_t inc = __atomic_load_n(&c->host->incarnation, __ATOMIC_ACQUIRE);
 
-	if (w->life_ms == 0 || (up && beat != w->beat)) {
-		w->life_ms = now;
-		w->beat = beat;
+	if (!life->ms)
+		life->incarnation = inc;
+	if (!c->deadline_ms && (!inc || inc != life->incarnation))
+		return true;
+	if (!life->ms || (inc && beat != life->beat)) {
+		life->ms = now;
+		life->beat = beat;
 		return false;
 	}
-	return now - w->life_ms >= c->deadline_ms;
+	return now - life->ms >= (c->deadline_ms ? c->deadline_ms : c->silence_ms);
 }
 
 /* Sleeps until request `index` completes. 0, or -EIO. */
 static long sleep_for(struct sc_thread *t, struct sc_hlane *l, int index, uint32_t wait_flags)
 {
-	struct wait w = {0};
+	struct sc_life life = {0};
+	bool cancelled = false;
 
 	((struct sc_serve_thread *)t->serve)->counts.sleeps++;
 	while (!(l->ready >> index & 1)) {
@@ -365,16 +364,16 @@ static long sleep_for(struct sc_thread *t, struct sc_hlane *l, int index, uint32
 			l->dead = 1; /* all is completed, ours was not among it */
 			return -EIO;
 		}
-		sc_lane_sleep(l, l->done, SLEEP_MS, w.cancelled ? 0 : wait_flags);
+		sc_lane_sleep(l, l->done, SLEEP_MS, cancelled ? 0 : wait_flags);
 		if (!harvest(l))
 			return -EIO;
 		if (l->ready >> index & 1)
 			return 0;
-		if ((wait_flags & SC_WAIT_INTERRUPTIBLE) && !w.cancelled && sc_signal_waits(t)) {
+		if ((wait_flags & SC_WAIT_INTERRUPTIBLE) && !cancelled && sc_signal_waits(t)) {
 			cancel(t, l, index);
-			w.cancelled = true;
+			cancelled = true;
 		}
-		if (past_deadline(l, &w)) {
+		if (sc_past_deadline(l->chan, &life)) {
 			l->dead = 1;
 			sc_dom_lost(l->chan);
 			return -EIO;

@@ -65,7 +65,8 @@ struct options {
 	char **program;		    /* PROGRAM and its arguments */
 	const char *nets[MAX_NETS]; /* NAME[=CIDR] as given */
 	int nnets;
-	int wait_s; /* --wait, or -1 */
+	int wait_s;	      /* --wait, or -1 */
+	const char *recovery; /* --recovery-timeout, or NULL */
 	bool stats;
 	const char *trace; /* NULL: no; "-": to standard error; else a file */
 	bool verbose;
@@ -97,6 +98,11 @@ static void usage(FILE *to)
 	    "starting\n"
 	    "                                    (default: 60 for one that is starting, 0 if it is "
 	    "down)\n"
+	    "  --recovery-timeout SECONDS        calls wait so long for a domain that has gone to "
+	    "come "
+	    "back, then\n"
+	    "                                    they fail; 0: they fail at once (default: as its "
+	    "broker says)\n"
 	    "  --stats                           print at exit of each process what was served "
 	    "where\n"
 	    "  --trace[=FILE]                    print each call that a domain serves: arguments, "
@@ -149,6 +155,7 @@ static void parse(int argc, char **argv, struct options *o)
 					      {"network", required_argument, NULL, 'n'},
 					      {"trace", optional_argument, NULL, 't'},
 					      {"wait", required_argument, NULL, 'w'},
+					      {"recovery-timeout", required_argument, NULL, 'r'},
 					      {"stats", no_argument, NULL, 'S'},
 					      {"verbose", no_argument, NULL, 'v'},
 					      {"help", no_argument, NULL, 'h'},
@@ -173,6 +180,14 @@ static void parse(int argc, char **argv, struct options *o)
 			o->wait_s = (int)strtol(optarg, &end, 10);
 			if (*end || end == optarg || o->wait_s < 0 || o->wait_s > 3600)
 				fail(EXIT_OURS, "--wait takes 0 to 3600 seconds, not '%s'", optarg);
+			break;
+		case 'r':
+			if (strtol(optarg, &end, 10) < 0 || *end || end == optarg ||
+			    strlen(optarg) > 5)
+				fail(EXIT_OURS,
+				     "--recovery-timeout takes 0 to 86400 seconds, not '%s'",
+				     optarg);
+			o->recovery = optarg;
 			break;
 		case 'S':
 			o->stats = true;
@@ -797,6 +812,8 @@ static void set_environment(const char *routes, const char *nets, const struct o
 		set("VHOST_SC_NET", nets);
 	if (o->stats)
 		set("VHOST_SC_STATS", "1");
+	if (o->recovery)
+		set("VHOST_SC_RECOVERY_TIMEOUT", o->recovery);
 	if (o->trace)
 		set("VHOST_SC_TRACE", trace_file(o->trace));
 	free(lib);

@@ -98,6 +98,7 @@ void client_attach_failed(struct client *c, uint32_t status, const char *fmt, ..
 	    .h = {.magic = SC_ATTACH_MAGIC, .type = SC_ATTACH_REP, .seq = c->seq, .len = sizeof(r)},
 	    .status = status,
 	    .abi = SC_ABI_VERSION,
+	    .deadline_ms = c->b->cfg->deadline_ms,
 	};
 	va_list ap;
 

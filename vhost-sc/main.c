@@ -62,7 +62,7 @@ static const char usage[] =
     "                        (default: three quarters of all)\n"
     "  --socket-mode MODE    permissions of attach.sock, octal (default: 0666)\n"
     "  --deadline-ms N       callers of a domain that is gone or silent get EIO after N ms\n"
-    "                        (default: 30000)\n"
+    "                        (default: 300000)\n"
     "  --detach-ms N         the agent may use the memory of a process that ended for N ms\n"
     "                        more, to finish what it has begun (default: 30000)\n"
     "  --state BYTES         memory that keeps what is open while the VM is gone: 1M to 1G, "
@@ -763,7 +763,7 @@ int main(int argc, char **argv)
 	    .channels = VIRTIO_SC_DEFAULT_CHANNELS,
 	    .window_size = VIRTIO_SC_DEFAULT_WINDOW,
 	    .socket_mode = 0666,
-	    .deadline_ms = 30000,
+	    .deadline_ms = 300000,
 	    .memory = {.node = -1},
 	    .detach_ms = 30000,
 	    .state_size = SEGMENT_STATE_DEFAULT,

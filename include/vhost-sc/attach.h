@@ -109,7 +109,8 @@ struct sc_attach_rep {
 	uint32_t session;
 	uint32_t slot;
 	uint32_t incarnation;
-	/* a call that waits longer for a domain that is gone or silent returns EIO */
+	/* a call that waits longer for a domain that is gone or silent returns EIO, unless the program wants it otherwise;
+	 * told with a refusal, too */
 	uint32_t deadline_ms;
 	uint32_t loopback; /* 1: a loopback domain: not isolated */
 	uint32_t ntickets;

@@ -20,7 +20,13 @@
  *
  * Indices are free-running 32-bit counters. The host may have at most `depth` requests that are published and not yet
  * completed, and must not reuse the slot of a request that is not completed (the agent of a later incarnation finds it
- * there). Both sides poll lines that the other side writes once per publication (tail, done), never the slots: every
+ * there). A request's tag is its index: the tail before it was published.
+ *
+ * What pends when an agent dies the next one finds so: of the requests [tail - depth, tail) those whose slot has their tag, is
+ * not marked SC_SLOT_TAKEN, and whose tag is not among the last `depth` completions. For that to be exact a host that takes
+ * a completion which came before its turn (its tag is larger than its own index) marks the request's slot: it stores
+ * SC_SLOT_TAKEN as its op. A completion in its turn, or after it, is still among the last `depth` as long as its request is among
+ * the last `depth`. Both sides poll lines that the other side writes once per publication (tail, done), never the slots: every
  * early look at a line that is about to be written costs its writer a transfer (docs/architecture.md).
  *
  * Sleeping (event suppression as virtio's):
@@ -145,7 +151,7 @@ static_assert(offsetof(struct sc_lane, done) == 128, "wire");
 struct sc_slot {
 	uint16_t op;	 /* enum sc_op */
 	uint16_t flags;	 /* SC_SLOT_F_* */
-	uint32_t tag;	 /* chosen by the host, echoed in the completion */
+	uint32_t tag;	 /* the request's index; echoed in the completion */
 	uint64_t handle; /* object, or base directory of a path */
 	uint64_t off;	 /* file offset or other 64-bit argument */
 	/* first buffer: offset from the channel's start; must lie in the arena */
@@ -158,6 +164,8 @@ struct sc_slot {
 	uint64_t arg2;
 };
 static_assert(sizeof(struct sc_slot) == 64, "one cache line");
+
+#define SC_SLOT_TAKEN 0xffffu /* op of a slot whose request was completed and taken */
 
 /* A completion. */
 struct sc_cqe {

@@ -41,6 +41,7 @@ OP.update({name: 64 + i for i, name in enumerate(
     "NET_ATTACH NET_SEGMENT SOCKET BIND LISTEN CONNECT ADOPT SHUTDOWN SETSOCKOPT GETSOCKOPT NET_SOCKETS".split())})
 
 F_CURPOS, F_CURPOS2 = 1, 2
+TAKEN = 0xffff  # op of a slot whose completion came before its turn
 CQE_CROSS, CQE_CROSS2 = 1, 2
 CROSS_ABS, CROSS_UP = 1, 2
 AT_SYMLINK_NOFOLLOW, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH, AT_EACCESS = 0x100, 0x200, 0x400, 0x1000, 0x200
@@ -60,6 +61,7 @@ class Stat:
 
 OBJ_NEW, OBJ_GET, OBJ_PUT, OBJ_RESIZE, OBJ_ZERO, OBJ_GRANT, OBJ_DROP = range(1, 8)
 OWN_SEGMENT = 1 << 20
+OWN_STATE = 1
 
 
 class Lost(Exception):
@@ -127,7 +129,6 @@ class Channel:
         self.tails = [0] * self.nlanes
         self.seen = [0] * self.nlanes
         self.calls = {}
-        self.next_tag = 1
         self.ticket_n = 0
 
     # raw memory
@@ -175,8 +176,7 @@ class Channel:
                publish=True):
         self.use_lane(lane)
         op = OP[op] if isinstance(op, str) else op
-        tag = self.next_tag
-        self.next_tag = self.next_tag % 0xffffffff + 1
+        tag = self.tails[lane] & 0xffffffff
         m = 0xffffffffffffffff
         slot = self.slots_off + (lane * self.entries + self.tails[lane] % self.depth[lane]) * 64
         struct.pack_into("<HHIQQIIIIQQQ", self.mem, slot, op, flags, tag, handle & m, off & m, buf, length, buf2, len2,
@@ -198,8 +198,10 @@ class Channel:
         while self.seen[lane] != done:
             cqe = self.cqes_off + (lane * self.entries + self.seen[lane] % self.depth[lane]) * 16
             tag, flags, res = struct.unpack_from("<IIq", self.mem, cqe)
-            self.seen[lane] = (self.seen[lane] + 1) & 0xffffffff
             call = self.calls.pop((lane, tag), None)
+            if call and (tag - self.seen[lane]) & 0x80000000 == 0 and tag != self.seen[lane]:
+                struct.pack_into("<H", self.mem, self.slots_off + (lane * self.entries + tag % self.depth[lane]) * 64, TAKEN)
+            self.seen[lane] = (self.seen[lane] + 1) & 0xffffffff
             if call:
                 call.res, call.flags = res, flags
 
@@ -312,7 +314,8 @@ class Channel:
 class Agent:
     """An agent process and the broker's side of its socket."""
 
-    def __init__(self, root, program=None, args=(), pollers=1, spin=None, auto_sync=True, incarnation=1):
+    def __init__(self, root, program=None, args=(), pollers=1, spin=None, auto_sync=True, incarnation=1, keep=0):
+        """keep: bytes of SC_OWN_STATE, so that the agent can be killed and started again (crash(), restart())."""
         self.program = program or os.environ.get("SC_AGENT", "sc-agent")
         self.root, self.args, self.pollers, self.spin = root and str(root), list(args), pollers, spin
         self.auto_sync, self.incarnation = auto_sync, incarnation
@@ -321,6 +324,7 @@ class Agent:
         self.slots = {}
         self.sessions = 0
         self.own = None  # the agent's own segment
+        self.kept = {OWN_STATE: memfd("own", keep)} if keep else {}  # number: memfd
         self.objects = {}  # number: [bytes, grants]
         self.object_requests = []
         self.object_faults = {}  # op: what to answer instead
@@ -338,6 +342,13 @@ class Agent:
             raise
 
     def enter(self):
+        self.state_fd = memfd("sc-state", 1 << 20)
+        self.state = mmap.mmap(self.state_fd, 1 << 20)
+        self.launch()
+        self.start()
+        return self
+
+    def launch(self):
         path = os.path.join(self.dir, "agent.sock")
         srv = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         srv.bind(path)
@@ -353,19 +364,42 @@ class Agent:
         srv.close()
         hello = self.expect(HELLO, 20)
         self.hello = hello
-        self.state_fd = memfd("sc-state", 1 << 20)
-        self.state = mmap.mmap(self.state_fd, 1 << 20)
-        self.start()
-        return self
+        os.unlink(path)
 
     def start(self):
-        body = struct.pack("<IIQQIIII", self.incarnation, 2, 0, 0x1234, 1 << 20, 0, 0, 0)
+        body = struct.pack("<IIQQIIII", self.incarnation, 2, 0, 0x1234, 1 << 20, 0,
+                           sum(1 << kind for kind in self.kept), 0)
         self.send(START, body, fds=[self.state_fd])
+        for kind, fd in self.kept.items():
+            self.send(SEGMENT, struct.pack("<IIQQQ", 100 + kind, 0, kind, 0, os.fstat(fd).st_size), fds=[fd])
         end = time.monotonic() + 20
         while struct.unpack_from("<I", self.state, 16)[0] != self.incarnation:
             if time.monotonic() > end or self.proc.poll() is not None:
                 raise Lost("the agent did not announce itself")
             time.sleep(0.001)
+        for _ in self.kept:
+            assert struct.unpack("<iI", self.expect(SEGMENT_TAKEN)[3])[0] == 0
+
+    def crash(self):
+        """kill -9."""
+        self.proc.kill()
+        self.proc.wait()
+        self.sock.close()
+        self.messages = []
+
+    def restart(self, without=(), resumed=True):
+        """The next incarnation, with all channels but those in `without`, whose processes are gone."""
+        self.incarnation += 1
+        self.launch()
+        self.start()
+        for ch in list(self.slots.values()):
+            if ch in without:
+                del self.slots[ch.slot]
+                ch.free()
+            else:
+                self.reattach(ch)
+        if resumed:
+            self.send(RESUMED)
 
     def __exit__(self, *exc):
         try:
@@ -381,7 +415,8 @@ class Agent:
                 ch.free()
             self.state.close()
             os.close(self.state_fd)
-            os.unlink(os.path.join(self.dir, "agent.sock"))
+            for fd in self.kept.values():
+                os.close(fd)
             os.rmdir(self.dir)
         if not exc[0] and self.proc.returncode:
             raise Lost("the agent ended with status %d" % self.proc.returncode)

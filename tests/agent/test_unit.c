@@ -127,21 +127,30 @@ static void handle_of_another(void **state)
 	struct fixture *f = *state;
 	struct handle *h = open_one(f, f->a, 77), *got;
 	uint64_t name = handle_id(f->handles, h);
+	bool fresh;
 	int err;
 
 	assert_null(handle_get(f->handles, name, 2, &err));
 	assert_int_equal(err, -EBADF);
-	assert_null(handle_grant(f->handles, name, 78, 2, &err));
+	assert_null(handle_grant(f->handles, name, 78, 2, &fresh, &err));
 	assert_int_equal(err, -EACCES);
-	got = handle_grant(f->handles, name, 77, 2, &err);
+	got = handle_grant(f->handles, name, 77, 2, &fresh, &err);
 	assert_ptr_equal(got, h);
+	assert_true(fresh);
+	assert_null(handle_get(f->handles, name, 2, &err)); /* that comes with the next */
+	assert_true(handle_add_grant(h, 2, 5));
 	drop(f, got);
+	drop(f, handle_grant(f->handles, name, 77, 2, &fresh, &err));
+	assert_false(fresh);
 	got = handle_get(f->handles, name, 2, &err);
 	assert_ptr_equal(got, h);
 	drop(f, got);
 	for (uint32_t id = 10; id < 200; id++)
-		drop(f, handle_grant(f->handles, name, 77, id, &err));
+		assert_true(handle_add_grant(h, id, 0));
 	assert_null(handle_get(f->handles, name, 9, &err));
+	assert_int_equal(handle_drop_grant(h, 2), 5);
+	assert_null(handle_get(f->handles, name, 2, &err));
+	drop(f, handle_get(f->handles, name, 100, &err));
 	close_one(f, h);
 }
 
@@ -149,9 +158,10 @@ static void handle_without_secret(void **state)
 {
 	struct fixture *f = *state;
 	struct handle *h = open_one(f, f->a, 0);
+	bool fresh;
 	int err;
 
-	assert_null(handle_grant(f->handles, handle_id(f->handles, h), 0, 2, &err));
+	assert_null(handle_grant(f->handles, handle_id(f->handles, h), 0, 2, &fresh, &err));
 	close_one(f, h);
 }
 

@@ -157,7 +157,7 @@ class Attach(Case):
         c, ch = self.pair(a)
         self.assertEqual(c.rep["incarnation"], 1)
         self.assertEqual(c.rep["loopback"], 1)
-        self.assertEqual(c.rep["deadline_ms"], 30000)
+        self.assertEqual(c.rep["deadline_ms"], 300000)
         self.assertEqual((ch["pid"], ch["uid"], ch["gid"]), (os.getpid(), 0, 0))
         self.assertEqual(ch["layout"], c.rep["layout"])
         self.assertEqual(c.host_page(), (0x31484353, 2, c.rep["session"], c.rep["slot"], 1))

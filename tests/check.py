@@ -7,12 +7,12 @@
     ./check --no-vm         what needs no virtual machine (minutes)
     ./check --kvm           only the kvm stage: the whole system on real KVM, in a VM whose processor's virtualization is
                             emulated (any machine; a few minutes, longer on a busy one)
-    ./check STAGE …         only these stages: lint unit asan tsan tools loopback vm kvm
+    ./check STAGE …         only these stages: lint unit asan tsan tools loopback faults vm kvm
 
 Stages, in order: lint (format, static analysis), unit (meson's tests: unit and loopback suites), asan and tsan (the same,
 compiled with sanitizers), tools (tests of the Python tools, of the broker's protocol and of QEMU's device), loopback
-(unmodified programs natively and under scrun on a loopback domain), vm (the same on a domain that libvirt runs, and what only
-a VM can show), kvm (see above; its measurements go to .cache/check/kvm-report.md). A stage's tests are counted one by one;
+(unmodified programs natively and under scrun on a loopback domain), faults (domains are killed under load and nobody may
+notice: tests/faults), vm (what loopback does on a domain that libvirt runs, and what only a VM can show), kvm (see above; its measurements go to .cache/check/kvm-report.md). A stage's tests are counted one by one;
 logs are kept in .cache/check/. Exit status 0 if nothing failed.
 """
 
@@ -31,7 +31,7 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(TOP, "build")
 LOGS = os.path.join(TOP, ".cache", "check")
-STAGES = ["lint", "unit", "asan", "tsan", "tools", "loopback", "vm", "kvm"]
+STAGES = ["lint", "unit", "asan", "tsan", "tools", "loopback", "faults", "vm", "kvm"]
 
 
 # A report ends the process that earned it, so that the test that watches it fails.
@@ -267,6 +267,20 @@ def loopback(count, args, stage, build, slow, patterns):
 
 def stage_loopback(count, args):
     loopback(count, args, "loopback", BUILD, 2, ())
+
+
+def stage_faults(count, args):
+    """Domains that are killed under load. Failures are shown with the seed that repeats the choices."""
+    scfault = os.path.join(TOP, "tests", "faults", "scfault")
+    runs = [("network", ["--kills", "10", "--workload", "stream", "redis", "nginx"])]
+    for name, options in runs:
+        status, text = run("faults-" + name, [scfault, "run", "--seed", str(args.seed)] + options, 600, {"VHOST_SC_BUILD": BUILD})
+        found = re.findall(r"^(ok  |FAIL|skip) (\S+)[^\n:]*: ([^\n]*)", text, re.M)
+        for verdict, workload, note in found:
+            count.add("faults", "%s %s" % (name, workload), verdict == "ok  " and "never reached" not in note, note)
+        if not found or status != 0:
+            count.add("faults", name + " ended well", status == 0, "status %s, seed %d" % (status, args.seed))
+            show_tail(text, 60)
 
 
 def vm_e2e(count, args):

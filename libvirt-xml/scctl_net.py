@@ -6,6 +6,7 @@ import re
 
 from scctl_common import Usage
 
+IFF_PERSIST = 0x0800  # <linux/if_tun.h>
 MIN_MTU, MAX_MTU = 576, 9000
 OPTIONS = ('tap', 'pci', 'addr', 'gw', 'addr6', 'slaac', 'dhcp', 'dns', 'mtu')
 
@@ -45,6 +46,15 @@ def _address(text, option):
         return ipaddress.IPv4Address(text)
     except ValueError:
         raise Usage(f'{option} {text}: not an IPv4 address') from None
+
+
+def tap_stays(name):
+    """True if the host has this tap whether somebody holds it or not: it was made by hand, not by libvirt or QEMU for a VM."""
+    try:
+        with open(f'/sys/class/net/{name}/tun_flags', encoding='ascii') as f:
+            return bool(name) and bool(int(f.read(), 16) & IFF_PERSIST)
+    except OSError:
+        return False
 
 
 def agent_arguments(args, nic=()):

@@ -207,8 +207,8 @@ def setting_of(domain, accelerator, apparmor=False, host=None):
         accel=accelerator, emulator=vm.qemu, kernel=kernel, initrd=initrd, cmdline=kvm_start.cmdline(vm, accelerator),
         pinning=pinning, memory_node=vm.node, isolated=set(pinning.vcpus) <= set(host.isolated()), hugepages=vm.hugepages,
         direct_io=not domain.disk or takes_direct_io(domain.disk if os.path.exists(domain.disk) else os.path.dirname(domain.disk)),
-        mac=kvm_start.mac_of(domain.name), io_uring=not io_uring_refusal(host) and qemu_has_io_uring(vm.qemu), apparmor=apparmor,
-        qemu_ids=(domain.qemu_uid, domain.qemu_gid) if domain.qemu_user else ())
+        mac=kvm_start.mac_of(domain.name), tap_exists=net.tap_stays(domain.tap), apparmor=apparmor,
+        io_uring=not io_uring_refusal(host) and qemu_has_io_uring(vm.qemu), qemu_ids=(domain.qemu_uid, domain.qemu_gid) if domain.qemu_user else ())
 
 
 def xml_path(name):

@@ -38,6 +38,7 @@ class Setting:
     io_uring: bool = True   # kernel and QEMU take io_uring
     apparmor: bool = False  # libvirt confines QEMU by AppArmor
     mac: str = ''           # of the NIC of a network domain on a tap
+    tap_exists: bool = False  # the tap is the user's own: not libvirt's to make and take away
     qemu_ids: tuple = ()    # (uid, gid) of QEMU, if not libvirt's choice
 
 
@@ -112,6 +113,7 @@ def _words(domain, setting):
         'QEMUGID': gid,
         'SOCKET': qemu_value(os.path.join(domain_run_dir(domain.name), 'vhost.sock')),
         'TAP': domain.tap,
+        'TAPMANAGED': 'no' if setting.tap_exists else 'yes',
         'MAC': setting.mac,
         'PCIDOMAIN': domain.pci[0:4],
         'PCIBUS': domain.pci[5:7],

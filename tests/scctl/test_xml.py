@@ -69,6 +69,8 @@ class Xml(sctest.Case):
         nic = root.find('devices/interface')
         self.assertEqual((nic.find('target').get('dev'), nic.find('driver').get('iommu'), nic.find('mac').get('address')),
                          ('sc-net0', 'on', '52:54:00:01:02:03'))
+        self.assertEqual(nic.find('target').get('managed'), 'yes')
+        self.assertEqual(self.make(network(), tap_exists=True).find('devices/interface/target').get('managed'), 'no')
         for absent in ('devices/disk', 'devices/hostdev', 'iothreads', 'cputune/iothreadpin'):
             self.assertIsNone(root.find(absent), absent)
         root = self.make(network(tap='', pci='0000:3b:00.1'))

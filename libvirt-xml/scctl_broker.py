@@ -117,6 +117,10 @@ def command(domain, loopback, huge='', node=-1):
         argv += ['--max-per-user', str(domain.max_per_user)]
     if domain.deadline_ms:
         argv += ['--deadline-ms', str(domain.deadline_ms)]
+    if domain.hang_ms >= 0:
+        argv += ['--hang-ms', str(domain.hang_ms)]
+    if domain.retain >= 0:
+        argv += ['--retain', str(domain.retain)]
     if loopback:
         argv.append('--loopback')
     elif huge:

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 
+import scctl_again as again
 import scctl_broker as broker
 import scctl_config as config
 import scctl_console as console
@@ -37,6 +38,7 @@ def _domain_from(args):
         vcpus=args.vcpus or host.default_vcpus(host.Host()), accel=args.accel, channels=args.channels,
         window_bytes=parse_size(args.window_size, '--window-size'), allow_users=args.allow_user,
         allow_groups=args.allow_group, max_per_user=args.max_per_user, deadline_ms=args.deadline_ms,
+        hang_ms=args.hang_ms, retain=parse_size(args.retain, '--retain') if args.retain else -1,
         ready_seconds=args.ready, kernel=_absolute(args.kernel), modules=_absolute(args.modules),
         headers=_absolute(args.headers), debug_shell=args.debug_shell, cmdline=args.append, pin=args.pin,
         hugepages=args.hugepages, channel_hugepages=args.channel_hugepages, libvirt=not args.no_libvirt, qemu_user=args.qemu_user,
@@ -276,8 +278,7 @@ def show_net(args):
 def stop(args):
     """Ends VM or agent, orderly if it can be, then the broker. Also while another scctl waits for the agent."""
     domain = _any_domain(args.name)
-    if not config.exists(args.name) and not os.path.isdir(domain_run_dir(args.name)):
-        raise Refusal(f'no domain "{args.name}" is defined, nor ever ran: scctl list shows those that are')
+    _known(args.name)
     running = vm.runners(domain)
     for runner in running:
         say(f'domain {args.name}: {runner.stop(args.timeout)}')
@@ -303,6 +304,37 @@ def wait(args):
     if not broker.wait_ready(args.name, args.timeout, running[0].gone):
         raise Refusal(f'domain {args.name}: {vm.silent(domain, args.timeout)}')
     say(f'domain {args.name}: the agent serves ({time.monotonic() - began:.1f} s)')
+
+
+def restart(args):
+    """A planned hand-over to the next incarnation."""
+    config.check_name(args.name)
+    again.restart(args.name, args.timeout)
+
+
+def upgrade(args):
+    """The same, to one with another kernel or agent."""
+    config.check_name(args.name)
+    if args.modules and not args.kernel or args.headers and not args.kernel:
+        raise Usage('--modules and --headers go with --kernel: they belong to it')
+    changes = {}
+    if args.kernel:
+        changes = {key: _absolute(getattr(args, key)) for key in ('kernel', 'modules', 'headers')}
+    again.upgrade(args.name, args.timeout, changes, _absolute(args.agent))
+
+
+def watch(args):
+    """Supervises domains."""
+    for name in args.names:
+        config.check_name(name)
+        _known(name)
+    return again.Supervisor(args.names, args).run()
+
+
+def _known(name):
+    """Refuses a domain that is neither defined nor has run."""
+    if not config.exists(name) and not os.path.isdir(domain_run_dir(name)):
+        raise Refusal(f'no domain "{name}" is defined, nor ever ran: scctl list shows those that are')
 
 
 # ---- looking ----
@@ -420,6 +452,20 @@ def _parser():
                      help='then by force (default %(default)s)')
     cmd.add_argument('--keep-broker', action='store_true',
                      help='applications keep their channels and wait for the next start')
+    cmd = add('restart', restart, 'stop a domain in good order and start it again; calls wait, none fails')
+    _stop_timeout(cmd)
+    cmd = add('upgrade', upgrade, 'the same with a new guest image: another kernel, another agent, or ours as it is now')
+    cmd.add_argument('--kernel', default='', metavar='IMAGE', help='as for define; without, the kernel that it has')
+    cmd.add_argument('--modules', default='', metavar='DIR', help='as for define')
+    cmd.add_argument('--headers', default='', metavar='DIR', help='as for define')
+    cmd.add_argument('--agent', default='', metavar='FILE', help='the agent, a static program; without, the one of this vhost-sc')
+    _stop_timeout(cmd)
+    cmd = add('watch', watch, 'start domains again that crash or hang, until SIGTERM', name='')
+    cmd.add_argument('names', metavar='NAME', nargs='+', help='the domains')
+    cmd.add_argument('--limit', type=int, default=5, metavar='N', help='give a domain up that was started N times (default %(default)s)')
+    cmd.add_argument('--within', type=_seconds, default=300, metavar='S', help='within S seconds (default %(default)s)')
+    cmd.add_argument('--always', action='store_true', help='start also what was shut down or destroyed')
+    cmd.add_argument('--hook', default='', metavar='CMD', help='run CMD NAME EVENT REASON when something happens')
     cmd = add('wait', wait, 'wait until a domain serves, or is down')
     cmd.add_argument('--state', choices=('up', 'down'), default='up', help='which (default up)')
     cmd.add_argument('--timeout', type=_seconds, default=240, metavar='S', help='at most so long (default %(default)s)')
@@ -453,6 +499,11 @@ def _adder(sub):
             cmd.add_argument('name', metavar='NAME', nargs='?' if name == 'optional' else None, help='the domain')
         return cmd
     return add
+
+
+def _stop_timeout(cmd):
+    cmd.add_argument('--timeout', type=_seconds, default=vm.STOP_SECONDS, metavar='S',
+                     help='for the end in good order; then by force (default %(default)s)')
 
 
 def _json(cmd):
@@ -493,6 +544,10 @@ def _add_define(sub):
     cmd.add_argument('--max-per-user', type=int, default=0, metavar='N', help='channels for each user')
     cmd.add_argument('--deadline-ms', type=int, default=0, metavar='MS',
                      help='calls wait so long for a domain that is gone')
+    cmd.add_argument('--hang-ms', type=int, default=-1, metavar='MS',
+                     help='the agent hangs that is silent so long with calls pending; 0: do not look (default 1000)')
+    cmd.add_argument('--retain', default='', metavar='SIZE',
+                     help='storage: most data that may wait for the guest\'s disk, kept on the host for a crash of the VM; 0: none is kept (default 64M)')
     cmd.add_argument('--ready', type=_seconds, default=0, metavar='S', help='the agent has to report within')
     cmd.add_argument('--kernel', default='', metavar='IMAGE', help='a guest kernel of your own, with what there is of')
     cmd.add_argument('--modules', default='', metavar='DIR',

@@ -51,6 +51,8 @@ class Domain:
     allow_groups: list = field(default_factory=list)
     max_per_user: int = 0        # channels that one user may have; 0: the broker's default
     deadline_ms: int = 0         # calls wait so long for a domain that is gone; 0: the broker's default
+    hang_ms: int = -1            # an agent that is silent so long with calls pending hangs; -1: the broker's default
+    retain: int = -1             # storage: bytes of changes kept for a new incarnation; -1: the broker's default
     ready_seconds: int = 0       # the agent must report within; 0: chosen by accelerator
     kernel: str = ''             # a guest kernel of the user's own, with what there is of modules and headers
     modules: str = ''
@@ -99,6 +101,8 @@ class Domain:
         _check_range(self.channels, 1, MAX_CHANNELS, '--channels', '')
         _check_range(self.max_per_user, 0, MAX_CHANNELS, '--max-per-user', '')
         _check_range(self.deadline_ms, 0, 3600_000, '--deadline', 'ms')
+        _check_range(self.hang_ms, -1, 3600_000, '--hang-ms', 'ms')
+        self._check_retain()
         _check_range(self.ready_seconds, 0, 3600, '--ready', 's')
         self._check_window()
         self._check_people()
@@ -108,6 +112,13 @@ class Domain:
         if re.search(r'[\x00-\x1f\x7f"\']', self.cmdline + self.disk):
             raise Usage('--append, --disk: no control characters or quotes, please')
         return self
+
+    def _check_retain(self):
+        if self.retain > 0 and (self.role != 'storage' or self.retain < MIB or self.retain & (self.retain - 1)):
+            raise Usage(f'--retain {show_size(self.retain)}: a power of two of at least 1M, or 0, for storage domains')
+        room = self.window_bytes - (self.channels + 1) * self.slot_bytes()
+        if self.retain > room:
+            raise Usage(f'--retain {show_size(self.retain)}: the window has {show_size(room)} beside its channels: use a larger --window-size')
 
     def slot_bytes(self):
         """Bytes of the window that each channel gets: window / (channels + 1), down to a power of two."""

@@ -78,6 +78,15 @@ def state(name):
         raise
 
 
+def end_reason(name):
+    """libvirt's word for why a domain that is not running is not ('destroyed', 'shutdown', 'crashed', ...); '' if it does not know."""
+    try:
+        text = _virsh(['domstate', '--reason', name], 'asking libvirt').strip()
+    except Refusal:
+        return ''
+    return text.partition('(')[2].rstrip(')') if text.startswith('shut off') or text.startswith('crashed') else ''
+
+
 def is_ours(name):
     """True if libvirt's domain `name` was made by scctl. The domain exists."""
     root = ET.fromstring(_virsh(['dumpxml', '--inactive', name], 'asking libvirt'))

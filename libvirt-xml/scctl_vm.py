@@ -6,6 +6,7 @@ so that both ways of starting agree. The three ways are classes with the same me
 LibvirtVm, DirectVm and Loopback.
 """
 
+import json
 import os
 import pwd
 import shutil
@@ -21,7 +22,7 @@ import scctl_broker as broker
 import scctl_libvirt as libvirt
 import scctl_net as net
 from scctl_common import (GIB, MIB, Refusal, Usage, console_log, domain_run_dir, find_kvm_dir, find_program, find_qemu, image_cache,
-                          log_dir, make_dirs, pid_alive, read_text, run, show_cpus, state_dir, write_file)
+                          log_dir, make_dirs, pid_alive, read_text, run, show_cpus, state_dir, to_json, write_file)
 from scctl_config import Domain, check_name, config_path, load, names
 from scctl_disk import find_program as find_system_program
 from scctl_host import (Host, choose_pinning, halt_polling, hugepages_enough, io_uring_refusal, qemu_has_io_uring,
@@ -63,16 +64,19 @@ def image_dir(name):
     return os.path.join(state_dir(name), 'image')
 
 
-def make_image(domain, ready_made=''):
-    """Makes the guest image of a domain, or takes one that kvm/build-image.sh made before. Returns its directory."""
-    out = image_dir(domain.name)
+def make_image(domain, ready_made='', out='', agent_file=''):
+    """Makes the guest image of a domain, or takes one that kvm/build-image.sh made before. Returns its directory.
+
+    out: the directory; the domain's own if it is not given. agent_file: an agent other than ours.
+    """
+    out = out or image_dir(domain.name)
     make_dirs(state_dir(domain.name))
     if ready_made:
         _copy_image(ready_made, out)
         return out
     script = os.path.join(find_kvm_dir(), 'build-image.sh')
     agent = 'sc-agent-static' if domain.role == 'storage' else 'sc-agent-net-static'
-    argv = [script, '--role', domain.role, '--agent', find_program(agent), '--out', out]
+    argv = [script, '--role', domain.role, '--agent', agent_file or find_program(agent), '--out', out]
     for option in ('kernel', 'modules', 'headers'):
         if getattr(domain, option):
             argv += ['--' + option, getattr(domain, option)]
@@ -446,12 +450,32 @@ class Loopback:
         else:
             program, what = find_program('sc-agent-net'), list(self.network)
         broker.start(self.domain, loopback=True)
+        write_file(self._arguments_file(), to_json({'root': self.root, 'network': list(self.network), 'role': self.domain.role}))
         with open(agent_log(name), 'ab') as out:
             process = subprocess.Popen([program, '--loopback', broker.socket_path(name, 'agent')] + what,
                                        stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
                                        cwd='/')
         write_file(self._pid_file(), f'{process.pid} {_start_ticks(process.pid)}\n')
         process.returncode = 0  # it lives on without us, and is no business of Popen's destructor
+
+    @classmethod
+    def as_before(cls, domain):
+        """The same loopback domain as last time: what it served is remembered beside its sockets."""
+        try:
+            before = json.loads(read_text(cls(domain)._arguments_file(), ''))
+            return cls(loopback_domain(domain.name, before['role']), before['root'], before['network'])
+        except (ValueError, LookupError, TypeError):
+            raise Refusal(f'nothing is known of how loopback domain {domain.name} was started: scctl start {domain.name} --loopback '
+                          '--root DIR') from None
+
+    def kill(self):
+        """By force."""
+        number = self._pid()
+        if number:
+            os.kill(number, signal.SIGKILL)
+            deadline = time.monotonic() + 5
+            while pid_alive(number) and time.monotonic() < deadline:
+                time.sleep(0.02)
 
     def stop(self, seconds=STOP_SECONDS):
         number = self._pid()
@@ -477,6 +501,9 @@ class Loopback:
             return ''
         last = (read_text(agent_log(self.domain.name)) or 'it said nothing').splitlines()[-1]
         return f'the agent of loopback domain {self.domain.name} ended: {last}'
+
+    def _arguments_file(self):
+        return os.path.join(domain_run_dir(self.domain.name), 'agent.json')
 
     def _pid_file(self):
         return os.path.join(domain_run_dir(self.domain.name), 'agent.pid')
@@ -508,6 +535,16 @@ def runners(domain):
     if domain.libvirt and (domain.disk or domain.role == 'network') and not libvirt.why_unreachable() and LibvirtVm(domain).running():
         found.append(LibvirtVm(domain))
     return found
+
+
+def end_reason(domain):
+    """Why a VM that is gone is gone, in libvirt's words; '' if nobody knows."""
+    return libvirt.end_reason(domain.name) if domain.libvirt and not libvirt.why_unreachable() else ''
+
+
+def is_paused(domain):
+    """True for a VM that somebody suspended."""
+    return domain.libvirt and not libvirt.why_unreachable() and libvirt.state(domain.name) == 'paused'
 
 
 def start_vm(vm, choice, seconds):

@@ -13,6 +13,7 @@
  *   ticket.c     tickets: numbers, and the hang-up of the last copy
  *   hangup.c     the one place where ends are looked for, so that they can be swept (SC_MSG_SYNC)
  *   domain.c     the agent: hello, incarnations, messages of control.h
+ *   hang.c       agents that hang
  *   transport_*  how messages and memory get there (transport.h)
  *   vhost_user.c, virtqueue.c, guestmem.c
  *                what the device's transport is made of

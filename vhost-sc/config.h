@@ -41,6 +41,8 @@ struct config {
 	mode_t socket_mode;    /* of attach.sock */
 	uint32_t deadline_ms;  /* told to processes */
 	uint32_t detach_ms;    /* the agent may take so long to let go of a channel */
+	uint32_t
+	    hang_ms; /* an agent that is silent so long with calls pending hangs; 0: not looked for */
 	/* own segments that are kept (state.h), bytes, powers of two; retain: 0: there is no log */
 	uint64_t state_size;
 	uint64_t retain_size;

@@ -136,8 +136,10 @@ void ctl_status(struct broker *b, struct json *j)
 	json_string(j, "name", b->cfg->name);
 	json_string(j, "role", b->cfg->role == SC_ROLE_STORAGE ? "storage" : "network");
 	json_bool(j, "loopback", b->cfg->loopback);
-	json_string(j, "state", domain_state_name(d->state));
+	json_string(j, "state", domain_state_name(d));
 	json_string(j, "why", d->why);
+	if (d->hang.hung)
+		json_u64(j, "hung_for_ms", loop_now() - d->hang.since);
 	json_bool(j, "refused", d->refused);
 	json_bool(j, "quiesced", d->quiesced);
 	json_u64(j, "incarnation", d->incarnation);
@@ -194,6 +196,54 @@ static const char *cmd_set_info(struct broker *b, const char *line, size_t len)
 	return NULL;
 }
 
+/* What a watcher is told of. */
+static void write_state(const struct broker *b, struct json *j)
+{
+	const struct domain *d = &b->dom;
+
+	json_string(j, "event", "state");
+	json_string(j, "name", b->cfg->name);
+	json_string(j, "state", domain_state_name(d));
+	json_bool(j, "connected", d->peer);
+	json_bool(j, "orderly", d->orderly);
+	json_u64(j, "incarnation", d->incarnation);
+	json_string(j, "why", d->why);
+}
+
+static struct ctl_seen seen_now(const struct broker *b)
+{
+	return (struct ctl_seen){.state = domain_state_name(&b->dom),
+				 .incarnation = b->dom.incarnation,
+				 .connected = b->dom.peer};
+}
+
+static bool flush(struct ctl_client *c);
+
+void ctl_look(struct broker *b)
+{
+	struct ctl_seen now = seen_now(b), *seen = &b->ctl.seen;
+	struct ctl_client *next;
+
+	if (now.state == seen->state && now.incarnation == seen->incarnation &&
+	    now.connected == seen->connected)
+		return;
+	*seen = now;
+	for (struct ctl_client *c = b->ctl.head; c; c = next) {
+		next = c->next;
+		/* One that does not read is told what is so when it has read. */
+		c->late = c->watching && c->out.len;
+		if (!c->watching || c->out.len)
+			continue;
+		c->out.comma = false;
+		json_object(&c->out, NULL);
+		write_state(b, &c->out);
+		json_end_object(&c->out);
+		c->out.comma = false;
+		json_raw(&c->out, NULL, "\n", 1);
+		flush(c);
+	}
+}
+
 static const char *cmd_restart(struct broker *b)
 {
 	reexec_request(b);
@@ -201,8 +251,9 @@ static const char *cmd_restart(struct broker *b)
 }
 
 /* Carries out one request. Returns NULL, or what is wrong; may add members to the answer. */
-static const char *command(struct broker *b, const char *line, size_t len, struct json *j)
+static const char *command(struct ctl_client *c, const char *line, size_t len, struct json *j)
 {
+	struct broker *b = c->b;
 	struct json_slice v;
 	char cmd[32];
 
@@ -215,6 +266,11 @@ static const char *command(struct broker *b, const char *line, size_t len, struc
 	}
 	if (strcmp(cmd, "net") == 0)
 		return ctl_net(b, j);
+	if (strcmp(cmd, "watch") == 0) {
+		c->watching = true;
+		write_state(b, j);
+		return NULL;
+	}
 	if (strcmp(cmd, "set-info") == 0)
 		return cmd_set_info(b, line, len);
 	if (strcmp(cmd, "quiesce") == 0)
@@ -229,7 +285,8 @@ static const char *command(struct broker *b, const char *line, size_t len, struc
 	}
 	if (strcmp(cmd, "log-level") == 0)
 		return cmd_log_level(line, len);
-	return "no such command: status, net, set-info, quiesce, shutdown, restart, stop and "
+	return "no such command: status, net, watch, set-info, quiesce, shutdown, restart, stop "
+	       "and "
 	       "log-level "
 	       "are";
 }
@@ -267,6 +324,11 @@ static bool flush(struct ctl_client *c)
 	if (c->out_sent == c->out.len) {
 		json_free(&c->out);
 		c->out_sent = 0;
+		if (c->late) { /* what changed while it did not read */
+			c->late = false;
+			c->b->ctl.seen = (struct ctl_seen){0};
+			loop_at(&c->b->loop, 0);
+		}
 	}
 	/* Nothing more is read while an answer waits: a client that does not read gets no second
 	 * one. */
@@ -278,7 +340,7 @@ static void answer(struct ctl_client *c, const char *line, size_t len)
 {
 	struct json members = {0};
 	struct json *j = &c->out;
-	const char *error = command(c->b, line, len, &members);
+	const char *error = command(c, line, len, &members);
 
 	j->comma = false;
 	json_object(j, NULL);

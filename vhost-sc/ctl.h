@@ -29,12 +29,22 @@ struct ctl_client {
 	size_t in_len;
 	struct json out; /* answers not sent yet */
 	size_t out_sent;
+	bool watching; /* is told of each change */
+	bool late;     /* of one it was not told yet */
+};
+
+/* What watchers were told last. */
+struct ctl_seen {
+	const char *state;
+	uint32_t incarnation;
+	bool connected;
 };
 
 struct ctl {
 	struct source listener;
 	struct ctl_client *head;
 	uint32_t count;
+	struct ctl_seen seen;
 };
 
 /* Makes ctl.sock, or takes over its descriptor (listen_fd >= 0). Returns 0 or -errno. */
@@ -44,6 +54,9 @@ int ctl_init(struct broker *b, int listen_fd);
 void ctl_status(struct broker *b, struct json *j);
 /* The order "net": a network domain's interface, counters and sockets. NULL, or why there is nothing to tell (ctl_net.c). */
 const char *ctl_net(struct broker *b, struct json *j);
+
+/* Tells watchers (the order "watch") if the domain's state has changed. Called when the loop comes round. */
+void ctl_look(struct broker *b);
 
 void ctl_close(struct broker *b);
 

@@ -43,7 +43,7 @@ void domain_close(struct broker *b)
 	d->info = NULL;
 }
 
-const char *domain_state_name(enum domain_state state)
+const char *domain_state_name(const struct domain *d)
 {
 	static const char *const names[] = {
 	    [DOM_DOWN] = "down",
@@ -52,7 +52,7 @@ const char *domain_state_name(enum domain_state state)
 	    [DOM_QUIESCING] = "quiescing",
 	};
 
-	return names[state];
+	return d->hang.hung ? "hung" : names[d->state];
 }
 
 static void set_why(struct domain *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -92,6 +92,7 @@ static void end_incarnation(struct broker *b)
 	d->recovering = false;
 	d->resuming = false;
 	d->resume_by = LOOP_NEVER;
+	hang_forget(b);
 	if (!d->incarnation)
 		return;
 	log_info("incarnation %u is over: %s", d->incarnation, d->why);
@@ -215,6 +216,7 @@ static void start_agent(struct broker *b)
 		return;
 	d->greeted = false;
 	d->incarnation = ++d->last_incarnation;
+	d->orderly = false;
 	d->refused = false;
 	d->recovering = true;
 	set_why(d, "its agent takes over what was open");
@@ -222,6 +224,7 @@ static void start_agent(struct broker *b)
 	m.own = segment_make_own(b);
 	send_now(b, &m.h, &d->state_fd, 1);
 	segment_advance_all(b);
+	loop_at(&b->loop, 0); /* watched from now on: hang_tick() */
 	domain_look(b);
 }
 
@@ -343,6 +346,7 @@ static void on_bye(struct broker *b)
 	b->dom.state = DOM_STARTING;
 	set_why(&b->dom, "its agent has ended in good order");
 	end_incarnation(b);
+	b->dom.orderly = true;
 }
 
 static void on_sync(struct broker *b, uint32_t seq)
@@ -611,6 +615,7 @@ void domain_save(const struct broker *b, struct blob_out *out)
 	blob_put_u32(out, d->link);
 	blob_put_u32(out, d->greeted);
 	blob_put_u32(out, d->quiesced);
+	blob_put_u32(out, d->orderly);
 	blob_put_u32(out, d->recovering);
 	blob_put_u32(out, d->resuming);
 	blob_put_u64(out, d->resume_by);
@@ -643,6 +648,7 @@ int domain_load(struct broker *b, struct blob_in *in)
 	d->link = blob_get_u32(in);
 	d->greeted = blob_get_u32(in);
 	d->quiesced = blob_get_u32(in);
+	d->orderly = blob_get_u32(in);
 	d->recovering = blob_get_u32(in);
 	d->resuming = blob_get_u32(in);
 	d->resume_by = blob_get_u64(in);

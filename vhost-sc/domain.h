@@ -19,6 +19,8 @@
 
 #include <vhost-sc/control.h>
 
+#include "hang.h"
+
 struct broker;
 struct blob_out;
 struct blob_in;
@@ -43,10 +45,12 @@ enum domain_state {
 
 struct domain {
 	enum domain_state state;
+	struct hang hang;
 	bool peer;	    /* a VM or a loopback agent is connected */
 	bool link;	    /* messages can pass */
 	bool greeted;	    /* HELLO was accepted; START waits for the state region to be mapped */
 	bool quiesced;	    /* QUIESCED was received */
+	bool orderly;	    /* the last incarnation ended with BYE */
 	bool recovering;    /* START was sent; the agent has not taken all of its own segments */
 	bool resuming;	    /* RESUMED is due when all sessions are served ... */
 	uint64_t resume_by; /* ... or then, all the same */
@@ -98,8 +102,8 @@ void domain_tick(struct broker *b, uint64_t now);
 const char *domain_quiesce(struct broker *b);
 const char *domain_shutdown(struct broker *b);
 
-/* "down", "starting", "ready", "quiescing". */
-const char *domain_state_name(enum domain_state state);
+/* "down", "starting", "ready", "quiescing"; "hung" for an agent that is there and does nothing. */
+const char *domain_state_name(const struct domain *d);
 
 /* Called by the transport. */
 

@@ -63,6 +63,8 @@ static const char usage[] =
     "  --socket-mode MODE    permissions of attach.sock, octal (default: 0666)\n"
     "  --deadline-ms N       callers of a domain that is gone or silent get EIO after N ms\n"
     "                        (default: 300000)\n"
+    "  --hang-ms N           an agent hangs that is silent for N ms with calls pending (default: "
+    "1000; 0: do not look)\n"
     "  --detach-ms N         the agent may use the memory of a process that ended for N ms\n"
     "                        more, to finish what it has begun (default: 30000)\n"
     "  --state BYTES         memory that keeps what is open while the VM is gone: 1M to 1G, "
@@ -103,6 +105,7 @@ enum option_code {
 	OPT_DETACH_MS,
 	OPT_STATE,
 	OPT_RETAIN,
+	OPT_HANG,
 	OPT_LOG,
 	OPT_LOG_LEVEL,
 	OPT_FOREGROUND,
@@ -133,6 +136,7 @@ static const struct option options[] = {
     {"detach-ms", required_argument, NULL, OPT_DETACH_MS},
     {"state", required_argument, NULL, OPT_STATE},
     {"retain", required_argument, NULL, OPT_RETAIN},
+    {"hang-ms", required_argument, NULL, OPT_HANG},
     {"log", required_argument, NULL, OPT_LOG},
     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
     {"foreground", no_argument, NULL, OPT_FOREGROUND},
@@ -317,6 +321,9 @@ static void parse_option(struct config *cfg, struct arguments *a, int code)
 		break;
 	case OPT_DEADLINE_MS:
 		cfg->deadline_ms = (uint32_t)number("deadline-ms", optarg, 1, UINT32_MAX, false);
+		break;
+	case OPT_HANG:
+		cfg->hang_ms = (uint32_t)number("hang-ms", optarg, 0, 3600000, false);
 		break;
 	case OPT_DETACH_MS:
 		cfg->detach_ms = (uint32_t)number("detach-ms", optarg, 1, 3600000, false);
@@ -575,6 +582,7 @@ void broker_tick(struct broker *b)
 	session_tick(b, now);
 	segment_tick(b, now);
 	domain_tick(b, now);
+	hang_tick(b, now);
 	client_tick(b, now);
 }
 
@@ -701,6 +709,7 @@ static void run(struct broker *b)
 	while (!b->stop) {
 		loop_run(&b->loop);
 		broker_tick(b);
+		ctl_look(b);
 		if (b->restart && !b->stop)
 			reexec_try(b);
 	}
@@ -766,6 +775,7 @@ int main(int argc, char **argv)
 	    .deadline_ms = 300000,
 	    .memory = {.node = -1},
 	    .detach_ms = 30000,
+	    .hang_ms = HANG_DEFAULT_MS,
 	    .state_size = SEGMENT_STATE_DEFAULT,
 	    .retain_size = SEGMENT_LOG_DEFAULT,
 	};

@@ -16,7 +16,7 @@
 
 #define STATE_ENV     "VHOST_SCD_STATE"
 #define STATE_MAGIC   0x31534453u /* "SDS1" */
-#define STATE_VERSION 3u	  /* of the order and meaning of what is written below */
+#define STATE_VERSION 4u	  /* of the order and meaning of what is written below */
 
 void reexec_request(struct broker *b)
 {

@@ -84,6 +84,8 @@ struct slot {
 	struct client *client; /* NULL while DETACHING */
 	bool announced;	       /* ATTACH was sent to the present agent */
 	bool served;	       /* and answered */
+	uint64_t beat;	       /* the channel's heartbeat, as hang.c saw it last */
+	uint64_t silent;       /* ms for which it has stood still while calls pend */
 	bool failed;	       /* answered with an error, when it was LIVE */
 
 	/* who had it last */

@@ -55,6 +55,9 @@ struct transport_ops {
 	 * has not set them up (yet), domain_doorbell() will tell; or -errno. */
 	int (*doorbell)(struct broker *b, uint32_t slot, int *call, int *kick);
 
+	/* The socket that leads to QEMU or to the loopback agent; -1: nobody is connected. It stays the transport's. */
+	int (*connection)(struct broker *b);
+
 	/* The slot's session is over: a loopback transport closes its doorbells. */
 	void (*slot_free)(struct broker *b, uint32_t slot);
 

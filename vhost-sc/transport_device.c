@@ -305,6 +305,13 @@ static int device_doorbell(struct broker *b, uint32_t slot, int *call, int *kick
 	return 0;
 }
 
+static int device_connection(struct broker *b)
+{
+	struct device *d = b->transport;
+
+	return d->vu.conn.fd;
+}
+
 static void device_slot_free(struct broker *b, uint32_t slot)
 {
 	/* Doorbells are the device's as long as it runs. */
@@ -389,6 +396,7 @@ const struct transport_ops transport_device = {
     .map = device_map,
     .unmap = device_unmap,
     .doorbell = device_doorbell,
+    .connection = device_connection,
     .slot_free = device_slot_free,
     .drop = device_drop,
     .tick = device_tick,

@@ -257,6 +257,13 @@ static int loopback_doorbell(struct broker *b, uint32_t slot, int *call, int *ki
 	return 0;
 }
 
+static int loopback_connection(struct broker *b)
+{
+	struct loopback *t = b->transport;
+
+	return t->conn.fd;
+}
+
 static bool loopback_busy(struct broker *b)
 {
 	struct loopback *t = b->transport;
@@ -319,6 +326,7 @@ const struct transport_ops transport_loopback = {
     .map = loopback_map,
     .unmap = loopback_unmap,
     .doorbell = loopback_doorbell,
+    .connection = loopback_connection,
     .slot_free = loopback_slot_free,
     .drop = loopback_drop,
     .tick = loopback_tick,

@@ -3,6 +3,7 @@
 """The broker seen from attach.sock and agent.sock: sessions, tickets, ends, limits, malformed messages."""
 
 import errno
+import json
 import mmap
 import os
 import signal
@@ -874,6 +875,123 @@ class Incarnations(Case):
         a.close()
         self.broker.wait_status(state="down")
         self.assertFalse(self.broker.ctl("quiesce")["ok"])
+
+
+class Hang(Case):
+    """An agent that is there and does nothing (vhost-sc/hang.h)."""
+    options = ("--hang-ms", "400")
+
+    def setUp(self):
+        super().setUp()
+        self.a = self.agent()
+        self.c, ch = self.pair(self.a)
+        layout = self.c.rep["layout"]
+        self.kick = ch["fds"][1]
+        self.m = mmap.mmap(self.c.fds[0], layout[0])
+        self.addCleanup(self.m.close)
+        self.lane = layout[3]  # the first one
+
+    def put(self, at, value):
+        struct.pack_into("<I", self.m, at, value)
+
+    def pend(self):
+        """A request that nobody completes."""
+        self.put(192, 1)
+        self.put(self.lane, 1)
+
+    def beat(self):
+        struct.pack_into("<Q", self.m, 4096 + 64, struct.unpack_from("<Q", self.m, 4096 + 64)[0] + 1)
+
+    def test_silent_with_calls(self):
+        self.pend()
+        self.broker.wait_status(state="hung")
+        self.assertRegex(self.broker.read_log(), r"the agent hangs: calls of session \d+ \(pid %d\) pend" % os.getpid())
+        self.assertGreaterEqual(self.broker.status()["hung_for_ms"], 0)
+        self.beat()
+        self.broker.wait_status(state="ready")
+        self.assertIn("the agent goes on, after", self.broker.read_log())
+
+    def test_completed(self):
+        """It answered in the end: without calls that pend there is no hang."""
+        self.pend()
+        self.broker.wait_status(state="hung")
+        self.put(self.lane + 128, 1)
+        self.broker.wait_status(state="ready")
+
+    def test_idle(self):
+        """Nothing pends; or something does, but the agent beats, if only when it is rung for. No alarm, in several times the time."""
+        end = time.monotonic() + 1.2
+        while time.monotonic() < end:
+            self.assertEqual(self.broker.status()["state"], "ready")
+            time.sleep(0.02)
+        self.pend()
+        end, rung = time.monotonic() + 2, 0
+        while time.monotonic() < end:
+            try:
+                os.eventfd_read(self.kick)
+                rung += 1
+                self.beat()
+            except BlockingIOError:
+                pass
+            self.assertEqual(self.broker.status()["state"], "ready")
+            time.sleep(0.01)
+        self.assertGreater(rung, 0)
+
+    def test_stopped(self):
+        """An agent whose process was stopped is no hang: it could not run. (Here the agent is this process: a child is stopped.)"""
+        self.a.close()
+        self.broker.wait_status(state="down")
+        r, w = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            agent = Agent(self.broker)
+            agent.expect_attach()
+            os.write(w, b"x")
+            time.sleep(60)
+            os._exit(0)
+        try:
+            os.read(r, 1)
+            self.pend()
+            os.kill(pid, signal.SIGSTOP)
+            self.broker.wait_status(state="ready")
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                self.assertEqual(self.broker.status()["state"], "ready")
+                time.sleep(0.05)
+            os.kill(pid, signal.SIGCONT)
+            self.broker.wait_status(state="hung")
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(r)
+            os.close(w)
+        self.broker.wait_status(state="down")
+
+    def test_watch(self):
+        """Who watches is told of each change; nobody asks anything."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+            s.settimeout(peers.TIMEOUT)
+            s.connect(self.broker.path("ctl.sock"))
+            s.sendall(b"{\"cmd\":\"watch\"}\n")
+            lines = s.makefile()
+
+            def told():
+                event = json.loads(lines.readline())
+                return event["state"], event["connected"], event["orderly"]
+            self.assertEqual(told(), ("ready", True, False))
+            self.pend()
+            self.assertEqual(told(), ("hung", True, False))
+            self.beat()
+            self.assertEqual(told(), ("ready", True, False))
+            self.a.send(peers.BYE)
+            self.assertEqual(told(), ("starting", True, True))
+            self.a.close()
+            self.assertEqual(told(), ("down", False, True))
+            self.agent()
+            states = [told()]
+            while states[-1][0] != "ready":
+                states.append(told())
+            self.assertEqual(states[-1], ("ready", True, False))
 
 
 class Operator(Case):

@@ -25,7 +25,7 @@ def listen(path, kind):
 def options():
     ap = argparse.ArgumentParser()
     for name in ('name', 'role', 'rundir', 'log', 'pidfile', 'channels', 'window-size', 'lanes', 'max-per-user',
-                 'deadline-ms'):
+                 'deadline-ms', 'hang-ms', 'retain'):
         ap.add_argument('--' + name)
     for name in ('allow-user', 'allow-group'):
         ap.add_argument('--' + name, action='append', default=[])

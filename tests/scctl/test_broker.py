@@ -44,8 +44,9 @@ class Broker(Base):
     def test_options(self):
         self.domain.allow_users, self.domain.allow_groups = ['root', 'daemon'], ['adm']
         self.domain.max_per_user, self.domain.deadline_ms, self.domain.channels = 3, 1500, 15
+        self.domain.hang_ms, self.domain.retain = 700, 1 << 25
         argv = ' '.join(broker.command(self.domain, False))
-        for option in ('--name d1', '--role storage', f'--rundir {self.path("rundir")}', '--channels 15',
+        for option in ('--hang-ms 700', '--retain 33554432', '--name d1', '--role storage', f'--rundir {self.path("rundir")}', '--channels 15',
                        '--window-size 2415919104', '--allow-user root', '--allow-user daemon', '--allow-group adm',
                        '--max-per-user 3', '--deadline-ms 1500', f'--log {self.path("logdir")}/d1.broker.log'):
             self.assertIn(option, argv)

@@ -3,10 +3,11 @@
  * api.c - the C API, include/hostsc.h: rings of asynchronous requests.
  *
  * Theory of operation: a ring is a lane of its own (lane.c) with as many slots as the program asked for, and two private
- * arrays: entries that are being prepared, by slot, and completions that the program has not seen. An entry is busy from
- * hsc_get_sqe() until its completion is seen, so slots, the agent's completion ring and the private arrays can never
- * overflow. Slots are used in order; if the next one is still busy (completions come in any order), hsc_get_sqe() gives
- * nothing although others are free.
+ * arrays: entries, one for each request from hsc_get_sqe() until its completion is seen, and completions that the program has
+ * not seen. There are as many entries as slots, so slots, the agent's completion ring and the private arrays can never
+ * overflow. Slots are used in order, from hsc_get_sqe() until the completion comes; if the next one is still busy (completions
+ * come in any order), hsc_get_sqe() gives nothing although others are free. Entries are used last in, first out: a program
+ * with few requests under way touches few lines of memory, however large its ring is.
  *
  * A tag is its request's index in the lane (channel.h), whose low bits are the slot. A completion whose tag is not that of a busy slot is dropped.
  *
@@ -29,6 +30,7 @@
 #include "process.h"
 
 #define RING_MAX    256u
+#define NOBODY	    UINT16_MAX
 #define REGIONS_MAX 64u
 #define PAGE	    4096u
 #define PAGES	    (16u * SC_POOL_BLOCK / PAGE) /* of the largest region */
@@ -70,7 +72,12 @@ struct hsc_ring {
 	uint32_t shown_tail;
 	struct sc_life life; /* for the deadline */
 	struct region *regions;
+	uint32_t nfree;
 	uint16_t shown[RING_MAX];
+	/* Free entries: the one freed last is taken first, since its lines are in the cache. */
+	uint16_t unused[RING_MAX];
+	/* By slot: the entry prepared for it or under way in it, or NOBODY. */
+	uint16_t owner[RING_MAX];
 	struct entry entries[];
 };
 
@@ -256,6 +263,10 @@ static int ring_make(struct sc_thread *t, struct sc_dom *d, uint32_t log2, struc
 	err = ring->regions ? (int)sc_hlane_acquire(t, d, log2, &ring->lane) : -ENOMEM;
 	if (!err) {
 		ring->depth = ring->lane->depth;
+		for (uint32_t i = 0; i < ring->depth; i++) {
+			ring->unused[ring->nfree++] = (uint16_t)i;
+			ring->owner[i] = NOBODY;
+		}
 		err = ring_root(ring);
 		if (!err) {
 			*out = ring;
@@ -307,6 +318,12 @@ HSC_API const char *hsc_strerror(const char *domain)
 
 /* ---- completions ---- */
 
+static void entry_free(struct hsc_ring *ring, struct entry *e)
+{
+	ring->unused[ring->nfree++] = (uint16_t)e->sqe.index;
+	e->state = ENTRY_FREE;
+}
+
 static void finish(struct hsc_ring *ring, struct entry *e, int64_t res, uint32_t flags)
 {
 	for (int i = 0; i < 2; i++)
@@ -321,11 +338,17 @@ static void finish(struct hsc_ring *ring, struct entry *e, int64_t res, uint32_t
 
 static void take(struct hsc_ring *ring, uint32_t tag, int64_t res, uint32_t flags)
 {
-	struct entry *e = &ring->entries[tag & (ring->depth - 1)];
-	const struct sc_slot *s = (const struct sc_slot *)e->sqe.slot;
+	uint16_t *owner = &ring->owner[tag & (ring->depth - 1)];
+	const struct sc_slot *s;
+	struct entry *e;
 
+	if (*owner == NOBODY)
+		return;
+	e = &ring->entries[*owner];
 	if (e->state != ENTRY_FLYING || e->tag != tag)
 		return;
+	s = (const struct sc_slot *)e->sqe.slot;
+	*owner = NOBODY;
 	ring->flying--;
 	sc_slot_taken(ring->lane, tag);
 	/* more than was asked for is no answer */
@@ -450,9 +473,9 @@ HSC_API int hsc_wait_cqe(struct hsc_ring *ring, struct hsc_cqe **cqe)
 HSC_API void hsc_cq_advance(struct hsc_ring *ring, unsigned int count)
 {
 	for (; count && shown(ring); count--) {
-		struct entry *e = &ring->entries[ring->shown[ring->shown_head++ % RING_MAX]];
+		uint16_t i = ring->shown[ring->shown_head++ % RING_MAX];
 
-		e->state = ENTRY_FREE;
+		entry_free(ring, &ring->entries[i]);
 	}
 }
 
@@ -467,36 +490,38 @@ HSC_API unsigned int hsc_sq_space_left(const struct hsc_ring *ring)
 {
 	uint32_t n = 0;
 
-	while (n < ring->depth - ring->prepared &&
-	       ring->entries[(ring->lane->tail + ring->prepared + n) & (ring->depth - 1)].state ==
-		   ENTRY_FREE)
+	while (n < ring->nfree &&
+	       ring->owner[(ring->lane->tail + ring->prepared + n) & (ring->depth - 1)] == NOBODY)
 		n++;
 	return n;
 }
 
 HSC_API struct hsc_sqe *hsc_get_sqe(struct hsc_ring *ring)
 {
-	uint32_t i = (ring->lane->tail + ring->prepared) & (ring->depth - 1);
-	struct entry *e = &ring->entries[i];
+	uint16_t *owner = &ring->owner[(ring->lane->tail + ring->prepared) & (ring->depth - 1)];
+	struct entry *e;
 
-	if (ring->prepared == ring->depth || e->state != ENTRY_FREE)
+	if (!ring->nfree || *owner != NOBODY)
 		return NULL;
-	e->sqe = (struct hsc_sqe){.ring = ring, .index = i};
+	*owner = ring->unused[--ring->nfree];
+	e = &ring->entries[*owner];
+	e->sqe = (struct hsc_sqe){.ring = ring, .index = *owner};
 	e->state = ENTRY_PREPARED;
 	e->internal = false;
 	ring->prepared++;
 	return &e->sqe;
 }
 
-/* Puts a prepared entry into its slot. One whose arguments were wrong becomes a NOP with the error as its result. */
-static void put_slot(struct hsc_ring *ring, struct entry *e)
+/* Puts the entry prepared for a slot into it. One whose arguments were wrong becomes a NOP with the error as its result. */
+static void put_slot(struct hsc_ring *ring, uint32_t slot)
 {
+	struct entry *e = &ring->entries[ring->owner[slot]];
 	struct sc_slot *s = (struct sc_slot *)e->sqe.slot;
 
 	if (e->sqe.error)
 		*s = (struct sc_slot){.op = SC_OP_NOP, .arg0 = (uint64_t)(int64_t)e->sqe.error};
 	e->tag = ring->lane->tail;
-	sc_slot_put(&ring->lane->slots[e->sqe.index], s, e->tag);
+	sc_slot_put(&ring->lane->slots[slot], s, e->tag);
 	e->state = ENTRY_FLYING;
 	ring->flying++;
 }
@@ -512,7 +537,7 @@ HSC_API int hsc_submit(struct hsc_ring *ring)
 		return 0;
 	ring->prepared = 0;
 	for (uint32_t i = 1; i <= n; i++) {
-		put_slot(ring, &ring->entries[l->tail & (ring->depth - 1)]);
+		put_slot(ring, l->tail & (ring->depth - 1));
 		l->tail++;
 		/* The agent may begin on the first ones; a sleeping one is woken once, at the end. Release: the slots. */
 		if (i % PUBLISH_EVERY == 0)
@@ -736,7 +761,7 @@ static int64_t run(struct hsc_ring *ring, struct hsc_sqe *sqe)
 			return err;
 	}
 	res = e->cqe.res;
-	e->state = ENTRY_FREE;
+	entry_free(ring, e);
 	return res;
 }
 

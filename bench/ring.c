@@ -37,6 +37,7 @@
 #define WAIT_MS	    30000u
 
 static struct hsc_ring *ring;
+static unsigned int ring_depth;
 static const char *domain;
 
 /* Takes one completion and returns its result. */
@@ -65,6 +66,28 @@ static int null_on(struct hsc_ring *r)
 	return n < 0 ? n : (int)take(r);
 }
 
+/*
+ * Sees to it that the ring has room for what a command has under way, and for no more: each slot is a line of memory that
+ * both sides use in turn, and keep in their caches between times. To be called outside of the time.
+ */
+static int ring_for(unsigned int depth)
+{
+	struct hsc_ring *made;
+	int err;
+
+	if (ring_depth == depth)
+		return 0;
+	/* The new one first: without any, the process would let go of its channel. */
+	err = hsc_queue_init(domain, depth < 2 ? 2 : depth, 0, &made);
+	if (err)
+		return err;
+	if (ring)
+		hsc_queue_exit(ring);
+	ring = made;
+	ring_depth = depth;
+	return null_on(ring); /* whatever is done once, is done now */
+}
+
 static int null_once(void)
 {
 	return null_on(ring);
@@ -72,7 +95,7 @@ static int null_once(void)
 
 static int run_null(uint64_t count, int argc, char **argv)
 {
-	int err = 0;
+	int err = ring_for(1);
 
 	measure_begin();
 	for (uint64_t i = 0; i < count && !err; i++)
@@ -119,6 +142,7 @@ static int run_batch(uint64_t count, int argc, char **argv)
 
 	if (depth < 1 || depth > DEPTH_MAX)
 		return -EINVAL;
+	err = ring_for(depth);
 	measure_begin();
 	for (uint64_t left = count; left && !err; left -= left < depth ? left : depth)
 		err = null_batch(left < depth ? (unsigned int)left : depth);
@@ -137,7 +161,7 @@ static int run_pause(uint64_t count, int argc, char **argv)
 {
 	long us = strtol(argv[0], NULL, 10);
 	int64_t spent = 0;
-	int err = 0;
+	int err = ring_for(1);
 
 	measure_begin();
 	for (uint64_t i = 0; i < count && !err; i++) {
@@ -234,6 +258,9 @@ static int move_data(uint64_t count, int argc, char **argv, bool out)
 
 	if (!r.size || r.depth < 1 || r.depth > DEPTH_MAX || r.end < r.size)
 		return -EINVAL;
+	err = ring_for(DEPTH_MAX); /* slots are used in order, answers come in any */
+	if (err)
+		return err;
 	err = hsc_open(ring, HSC_ROOT, argv[3], O_RDWR | (direct ? O_DIRECT : 0), 0, &r.h);
 	if (err)
 		return err;
@@ -350,7 +377,7 @@ static int attach(int argc, char **argv)
 	}
 	domain = argv[0];
 	if (!err)
-		err = hsc_queue_init(domain, DEPTH_MAX, 0, &ring);
+		err = ring_for(1);
 	if (err) {
 		fprintf(stderr, "scbench-ring: domain %s: %s: %s\n", argv[0], strerror(-err),
 			hsc_strerror(argv[0]));

@@ -82,7 +82,8 @@ struct hsc_cqe {
 /* ---- rings ---- */
 
 /*
- * Makes a ring to `domain` with room for `entries` requests (2..256, rounded up to a power of two). flags: 0. Returns 0 and
+ * Makes a ring to `domain` with room for `entries` requests (2..256, rounded up to a power of two). Larger than needed is
+ * slower: see docs/benchmarks.md, Method. flags: 0. Returns 0 and
  * sets *ring, or -EINVAL, -ENOMEM, -EACCES (the domain refuses this user), -EAGAIN (no lane left: too many rings and
  * threads), -EIO (the domain cannot be reached; hsc_strerror() says why).
  */

@@ -28,6 +28,8 @@ class Demo(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
         self.addCleanup(scctl, "undefine", NAME, check=False)
         self.addCleanup(virsh, "destroy", NAME, check=False)
+        self.addCleanup(scctl, "undefine", NAME + "-net", check=False)
+        self.addCleanup(virsh, "destroy", NAME + "-net", check=False)
         self.disk = os.path.join(self.dir, "demo.img")
         self.env = dict(os.environ, SC_DEMO_NAME=NAME, SC_DEMO_DISK=self.disk, SC_DEMO_PATH="/scdemo")
         self.demo = os.path.join(TOP, "demo")
@@ -53,8 +55,9 @@ class Demo(unittest.TestCase):
         story = [
             r"\$ scctl define %s --role storage" % NAME, r"\$ virsh start %s" % NAME, r"the agent serves \(\d+\.\d s\)", r"%s +running" % NAME,
             r"\$ scrun .*sqlite3.*\n1\n", r"16777216 bytes .*copied", r"hostlib", r"\w+ demo\n", r"there is nothing at /scdemo on this host",
-            r"storage domain, ready", r"calls: \d+", r"write +\d+", r"\$ dumpe2fs", r"Filesystem state: +clean", r"app\.db",
-            r"packages +\d+\.\d s", r"agent ready +\d+\.\d s", r"git +\d+\.\d s", r"all +\d+ s", r"demo: sqlite3, dd, tar and git ran unmodified",
+            r"\$ scctl define %s-net --role network" % NAME, r"\$ virsh destroy %s-net\n" % NAME, r"Domain '%s-net' started" % NAME,
+            r"([0-9a-f]{64})  \S+/file\n\1  \S+/got\n", r"storage domain, ready", r"calls: \d+", r"write +\d+", r"\$ dumpe2fs", r"Filesystem state: +clean", r"app\.db",
+            r"packages +\d+\.\d s", r"agent ready +\d+\.\d s", r"git +\d+\.\d s", r"killed and started: curl +\d+\.\d s", r"all +\d+ s", r"demo: sqlite3, dd, tar and git ran unmodified",
         ]
         at = 0
         for pattern in story:
@@ -63,6 +66,7 @@ class Demo(unittest.TestCase):
             at = found.start()
         self.assertFalse(os.path.exists(self.disk))
         self.assertNotIn(NAME, virsh("list", "--all", "--name").stdout)
+        self.assertFalse(os.path.exists("/sys/class/net/sc-" + NAME))
 
     def test_name_in_use(self):
         """A domain of the user's that has the demo's name is left alone."""

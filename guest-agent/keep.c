@@ -4,6 +4,7 @@
 
 #include "crc32c.h"
 #include "handles.h"
+#include "locks.h"
 #include "log.h"
 #include "poller.h"
 #include "service.h"
@@ -22,9 +23,9 @@
 
 /* Shares of the segment, in 64ths. */
 static const struct table_kind kinds[SC_TABLE_KINDS] = {
-    [SC_TABLE_HANDLES] = {sizeof(struct sc_kept_handle), 48},
+    [SC_TABLE_HANDLES] = {sizeof(struct sc_kept_handle), 46},
     [SC_TABLE_GRANTS] = {sizeof(struct sc_kept_grant), 4},
-    [SC_TABLE_LOCKS] = {sizeof(struct sc_kept_lock), 4},
+    [SC_TABLE_LOCKS] = {sizeof(struct sc_kept_lock), 6},
     [SC_TABLE_OBJECTS] = {sizeof(struct sc_kept_object), 2},
     [SC_TABLE_INODES] = {sizeof(struct sc_kept_inode), 4},
 };
@@ -47,6 +48,7 @@ struct keep {
 	struct tables t;
 	pthread_mutex_t lock;
 	struct free_list grants;
+	struct free_list locks;
 };
 
 /* name_to_handle_at()'s structure with room. */
@@ -65,6 +67,11 @@ bool keep_init(struct agent *agent)
 	k->lost = true;
 	agent->keep = k;
 	return true;
+}
+
+bool keep_is_on(const struct agent *agent)
+{
+	return agent->keep->on;
 }
 
 bool keep_is_lost(const struct agent *agent)
@@ -269,6 +276,45 @@ void keep_ungranted(struct agent *agent, uint32_t entry)
 	give_free(k, &k->grants, entry);
 }
 
+/* ---- locks ---- */
+
+static uint32_t lock_check(const struct sc_kept_lock *e)
+{
+	return crc32c(0, &e->kind, 96 - offsetof(struct sc_kept_lock, kind));
+}
+
+uint32_t keep_lock_room(struct agent *agent)
+{
+	return agent->keep->on ? take_free(agent->keep, &agent->keep->locks) : 0;
+}
+
+void keep_lock(struct agent *agent, uint32_t entry, const struct sc_kept_lock *lock)
+{
+	struct sc_kept_lock *e = table_at(&agent->keep->t, SC_TABLE_LOCKS, entry - 1);
+	struct sc_kept_lock fresh = *lock;
+
+	fresh.check = lock_check(&fresh);
+	memcpy((uint8_t *)e + sizeof(e->state), (uint8_t *)&fresh + sizeof(e->state),
+	       sizeof(fresh) - sizeof(e->state));
+	/* Release: who finds it live finds the rest. */
+	__atomic_store_n(&e->state, SC_KEPT_LIVE, __ATOMIC_RELEASE);
+}
+
+void keep_unlock(struct agent *agent, uint32_t entry)
+{
+	struct sc_kept_lock *e = table_at(&agent->keep->t, SC_TABLE_LOCKS, entry - 1);
+
+	__atomic_store_n(&e->state, SC_KEPT_FREE, __ATOMIC_RELEASE);
+}
+
+void keep_lock_free(struct agent *agent, uint32_t entry)
+{
+	if (!entry)
+		return;
+	keep_unlock(agent, entry);
+	give_free(agent->keep, &agent->keep->locks, entry);
+}
+
 /* ---- recovery ---- */
 
 /* What recovery needs for its own time. */
@@ -277,6 +323,7 @@ struct rebuild {
 	struct root **roots; /* one reference each; found by fid */
 	uint32_t nroots;
 	uint32_t restored;
+	uint32_t locks;
 	uint32_t gone; /* files that are no more, or cannot be opened */
 	int err;       /* of the last of those */
 };
@@ -323,6 +370,19 @@ static const char *judge_handle(const struct sc_kept_handle *e, uint32_t index)
 		return "an open file is impossible";
 	if (e->pos_now > 1 || e->pos[e->pos_now].pos > INT64_MAX)
 		return "an open file's position is impossible";
+	return NULL;
+}
+
+/* Why a lock is impossible, or NULL. */
+static const char *judge_lock(const struct sc_kept_lock *e)
+{
+	if (e->state != SC_KEPT_LIVE)
+		return "a lock is in no known state";
+	if (e->check != lock_check(e))
+		return "a lock's checksum is wrong";
+	if (e->kind > 2 || (e->type != F_RDLCK && e->type != F_WRLCK) || e->start < 0 ||
+	    e->end < e->start)
+		return "a lock is impossible";
 	return NULL;
 }
 
@@ -413,6 +473,17 @@ static bool restore_handles(struct rebuild *r)
 			return false;
 		}
 	}
+	for (uint32_t i = 0; i < table_count(t, SC_TABLE_LOCKS); i++) {
+		struct sc_kept_lock lock;
+		const char *why;
+
+		memcpy(&lock, table_at(t, SC_TABLE_LOCKS, i), sizeof(lock));
+		why = lock.state == SC_KEPT_FREE ? NULL : judge_lock(&lock);
+		if (why) {
+			tables_give_up(t, why);
+			return false;
+		}
+	}
 	for (uint32_t i = 0; i < table_count(t, SC_TABLE_HANDLES); i++) {
 		struct sc_kept_handle *shared = table_at(t, SC_TABLE_HANDLES, i);
 
@@ -456,6 +527,26 @@ static void restore_grants(struct rebuild *r)
 	}
 }
 
+/* Locks of files that are open again. */
+static void restore_locks(struct rebuild *r)
+{
+	struct agent *agent = r->agent;
+	struct tables *t = &agent->keep->t;
+
+	for (uint32_t i = 0; i < table_count(t, SC_TABLE_LOCKS); i++) {
+		struct sc_kept_lock *shared = table_at(t, SC_TABLE_LOCKS, i), e = *shared;
+		struct handle *h;
+
+		if (e.state == SC_KEPT_FREE)
+			continue;
+		h = handle_restored(agent->handles, e.through);
+		if (h && locks_restore(agent->locks, h, &e, i + 1))
+			r->locks++;
+		else
+			__atomic_store_n(&shared->state, SC_KEPT_FREE, __ATOMIC_RELEASE);
+	}
+}
+
 /* True if files can be opened by their identity; says why not. */
 static bool can_reopen(struct agent *agent)
 {
@@ -484,7 +575,8 @@ static void restore(struct agent *agent)
 		agent->keep->lost = true;
 	} else {
 		restore_grants(&r);
-		log_info("took over %u open files in %lld us", r.restored,
+		restore_locks(&r);
+		log_info("took over %u open files and %u locks in %lld us", r.restored, r.locks,
 			 (long long)((now_ns() - start) / 1000));
 	}
 	if (r.gone)
@@ -512,7 +604,8 @@ bool keep_recover(struct agent *agent)
 	handles_limit(agent->handles, table_count(&k->t, SC_TABLE_HANDLES));
 	if (found == TABLES_KEPT)
 		restore(agent);
-	if (!find_free(k, SC_TABLE_GRANTS, &k->grants)) {
+	if (!find_free(k, SC_TABLE_GRANTS, &k->grants) ||
+	    !find_free(k, SC_TABLE_LOCKS, &k->locks) || !locks_kept(agent->locks)) {
 		log_error("not enough memory for the tables");
 		return false;
 	}

@@ -15,6 +15,8 @@
  * and were not answered: keep_settled() knows opens (by `born`) and operations at the position (by `by`), retain.h all other
  * changes.
  *
+ * Locks that are held are kept likewise; one that is waited for is just a call that pends.
+ *
  * The position of a regular file is the agent's (handle.pos), not its kernel's descriptor's: an operation at the position names
  * the place, and moves the position when it has its result (keep_moved()), before its completion is published. Only then may the
  * next one have the position; so no more than one executed operation of a handle can be unanswered. Directories have the
@@ -50,6 +52,18 @@ void keep_status(struct handle *h, uint32_t status);
 uint32_t keep_granted(struct agent *agent, uint64_t name, uint32_t id);
 /* Takes back what keep_granted() returned. */
 void keep_ungranted(struct agent *agent, uint32_t entry);
+
+/*
+ * Room for a lock: the number of an entry + 1; 0: there is none, or nothing is kept (keep_is_on()). keep_lock() fills it with *lock
+ * (all but state and check), keep_unlock() takes the lock back but not the room, keep_lock_free() both. Under the lock manager's lock.
+ */
+uint32_t keep_lock_room(struct agent *agent);
+void keep_lock(struct agent *agent, uint32_t entry, const struct sc_kept_lock *lock);
+void keep_unlock(struct agent *agent, uint32_t entry);
+void keep_lock_free(struct agent *agent, uint32_t entry);
+
+/* True if what is opened is kept. After recover(). */
+bool keep_is_on(const struct agent *agent);
 
 /* c, which holds the position of h, has its result `res`, and leaves the position at `pos`. In c's poller, before c is
  * answered. */

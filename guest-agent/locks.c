@@ -6,10 +6,15 @@
  * rare, and one process may have at most LOCKS_PER_PROCESS of them, which bounds a search. A request that cannot be
  * answered yet is a struct waiter, in one of two states: blocked (in its file's queue) or syncing (until the broker has
  * reported what was closed).
+ *
+ * Each lock has an entry among what is kept (keep.h). What it says of a lock does not change: a lock that gets other bounds gets
+ * another entry, and the old one is free after that. So an agent that dies at any moment leaves no range of an owner's less locked than it
+ * was told, though perhaps twice.
  */
 #include "locks.h"
 
 #include "handles.h"
+#include "keep.h"
 #include "log.h"
 #include "poller.h"
 #include "session.h"
@@ -58,6 +63,8 @@ struct lock {
 	int64_t end;  /* inclusive */
 	uint32_t pid; /* on the host */
 	struct holder *holder;
+	struct sc_fid fid;
+	uint32_t kept; /* its entry + 1; 0: it is not kept */
 };
 
 struct waiter {
@@ -89,6 +96,8 @@ struct locks {
 	struct holder *holders[BUCKETS];
 	struct waiter *blocked; /* all, newest first */
 	struct waiter *syncing;
+	bool keeping;
+	uint32_t spare; /* an entry: keep_bounds() */
 };
 
 struct locks *locks_new(struct agent *agent)
@@ -169,6 +178,7 @@ static struct lock *lock_alloc(struct locks *l, const struct lock *like, uint32_
 	*k = *like;
 	k->holder = *link;
 	k->holder->nlocks++;
+	k->kept = 0;
 	return k;
 }
 
@@ -176,11 +186,49 @@ static void lock_free(struct locks *l, struct lock *k)
 {
 	struct holder *h = k->holder;
 
+	keep_lock_free(l->agent, k->kept);
 	free(k);
 	if (--h->nlocks)
 		return;
 	*holder_link(l, h->process) = h->next;
 	free(h);
+}
+
+/* lock_alloc() with room among what is kept, for a lock of a file that is kept. */
+static struct lock *lock_alloc_kept(struct locks *l, const struct lock *like, uint32_t process,
+				    bool spare)
+{
+	struct lock *k = lock_alloc(l, like, process, spare);
+
+	if (!k || !l->keeping || !like->fid.len)
+		return k;
+	k->kept = keep_lock_room(l->agent);
+	if (k->kept)
+		return k;
+	lock_free(l, k);
+	return NULL;
+}
+
+/* Writes down that k is held, with its present bounds, if it is kept; what was written of it before goes then. */
+static void keep_bounds(struct locks *l, struct lock *k)
+{
+	struct sc_kept_lock e = {.kind = k->kind,
+				 .type = (uint32_t)k->type,
+				 .owner = k->owner,
+				 .through = k->through,
+				 .start = k->start,
+				 .end = k->end,
+				 .process = k->holder->process,
+				 .pid = k->pid,
+				 .fid = k->fid};
+	uint32_t old = k->kept;
+
+	if (!old)
+		return;
+	keep_lock(l->agent, l->spare, &e);
+	keep_unlock(l->agent, old);
+	k->kept = l->spare;
+	l->spare = old;
 }
 
 void locks_free(struct locks *l)
@@ -293,19 +341,21 @@ static void push(struct lock **list, struct lock *k)
  */
 static int apply_record(struct locks *l, struct file *f, const struct lock *want, uint32_t process)
 {
-	struct lock *fresh = NULL, *split = NULL, **link = &f->records, *k;
+	struct lock *fresh = NULL, *split = NULL, *merged = NULL, **link = &f->records, *k;
 	int64_t start = want->start, end = want->end;
 	bool full = false;
 
 	/* At most one new lock for the range, and one more where an old one is cut in two. */
-	if (want->type != F_UNLCK && !(fresh = lock_alloc(l, want, process, false)))
+	if (want->type != F_UNLCK && !(fresh = lock_alloc_kept(l, want, process, false)))
 		return -ENOLCK;
-	split = lock_alloc(l, want, process, true);
+	split = lock_alloc_kept(l, want, process, true);
 	if (!split) {
 		if (fresh)
 			lock_free(l, fresh);
 		return -ENOLCK;
 	}
+	if (fresh)
+		keep_bounds(l, fresh); /* before others give way to it */
 	while ((k = *link)) {
 		bool touches = same_owner(k, want) &&
 			       k->start <= (end == LOCK_END ? end : end + 1) &&
@@ -319,37 +369,49 @@ static int apply_record(struct locks *l, struct file *f, const struct lock *want
 			continue;
 		} else if (k->start < want->start && k->end > want->end) { /* cut in two */
 			struct holder *holder = split->holder;
+			uint32_t room;
 
 			if (holder->nlocks > LOCKS_PER_PROCESS) {
 				full =
 				    true; /* and nothing has changed: no other lock lies in the range */
 				break;
 			}
+			room = split->kept;
 			*split = *k;
 			split->holder = holder;
+			split->kept = room;
 			split->start = want->end + 1;
 			k->end = want->start - 1;
+			keep_bounds(l, split);
+			keep_bounds(l, k);
 			push(&f->records, split);
 			split = NULL;
 			break; /* this owner's other locks lie elsewhere */
 		} else if (k->start < want->start) {
 			k->end = want->start - 1;
+			keep_bounds(l, k);
 			link = &k->next;
 			continue;
 		} else if (k->end > want->end) {
 			k->start = want->end + 1;
+			keep_bounds(l, k);
 			link = &k->next;
 			continue;
 		}
 		*link = k->next;
-		lock_free(l, k);
+		push(&merged, k); /* freed when what takes its place is written down */
 	}
 	if (fresh && full) {
 		lock_free(l, fresh);
 	} else if (fresh) {
 		fresh->start = start;
 		fresh->end = end;
+		keep_bounds(l, fresh);
 		push(&f->records, fresh);
+	}
+	while ((k = merged)) {
+		merged = k->next;
+		lock_free(l, k);
 	}
 	if (split)
 		lock_free(l, split);
@@ -398,11 +460,45 @@ static int apply_flock(struct locks *l, struct file *f, const struct lock *want,
 
 	if (want->type == F_UNLCK)
 		return 0;
-	k = lock_alloc(l, want, process, false);
+	k = lock_alloc_kept(l, want, process, false);
 	if (!k)
 		return -ENOLCK;
+	keep_bounds(l, k);
 	push(&f->flocks, k);
 	return 0;
+}
+
+/* ---- recovery ---- */
+
+bool locks_kept(struct locks *l)
+{
+	l->keeping = keep_is_on(l->agent);
+	l->spare = keep_lock_room(l->agent);
+	return !l->keeping || l->spare;
+}
+
+bool locks_restore(struct locks *l, struct handle *h, const struct sc_kept_lock *kept,
+		   uint32_t entry)
+{
+	struct lock like = {.kind = (enum kind)kept->kind,
+			    .type = (int)kept->type,
+			    .owner = kept->owner,
+			    .through = kept->through,
+			    .start = kept->start,
+			    .end = kept->end,
+			    .pid = kept->pid,
+			    .fid = kept->fid};
+	struct file *f = file_get(l, h);
+	struct lock *k = f ? lock_alloc(l, &like, kept->process, true) : NULL;
+
+	if (k) {
+		k->kept = entry;
+		push(list_of(f, like.kind), k);
+		atomic_store_explicit(&h->lock_owner, 1, memory_order_relaxed);
+	} else if (f) {
+		file_forget(l, f);
+	}
+	return k;
 }
 
 /* ---- requests ---- */
@@ -661,6 +757,7 @@ enum step locks_flock(struct locks *l, struct call *c)
 	}
 	want.owner = want.through = handle_id(l->agent->handles, c->h);
 	want.pid = channel_session(c->ch)->pid;
+	want.fid = c->h->fid;
 	return submit(l, c, &want, action);
 }
 
@@ -745,6 +842,7 @@ static int parse_record(struct locks *l, struct call *c, struct lock *want, enum
 	want->through = handle_id(l->agent->handles, c->h);
 	want->owner = ofd ? want->through : process_of(c);
 	want->pid = channel_session(c->ch)->pid;
+	want->fid = c->h->fid;
 	return 0;
 }
 

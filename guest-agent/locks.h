@@ -29,6 +29,12 @@
 struct locks *locks_new(struct agent *agent);
 void locks_free(struct locks *l);
 
+/* For recovery, before anything is served: from now on locks are kept (keep.h). False: there is no room for any. */
+bool locks_kept(struct locks *l);
+/* For recovery: a lock that was held, in its entry, through h. False: no memory. */
+bool locks_restore(struct locks *l, struct handle *h, const struct sc_kept_lock *kept,
+		   uint32_t entry);
+
 /* SC_OP_FLOCK and SC_OP_LOCK. STEP_DONE with c->res set, or STEP_AWAY: c comes back by poller_return(), CALL_DONE. */
 enum step locks_flock(struct locks *l, struct call *c);
 enum step locks_record(struct locks *l, struct call *c);

@@ -15,7 +15,7 @@ import tempfile
 import time
 import unittest
 
-from harness import OWN_STATE, RESUMED, Agent, Call
+from harness import LK_GET, LK_OFD_SET, LK_SET, OWN_STATE, RESUMED, Agent, Call
 
 KEEP = 1 << 20
 SEED = 0
@@ -286,7 +286,7 @@ class Recover(unittest.TestCase):
         rb = b.root()
         fb = b.open(rb, "lock", os.O_RDWR | os.O_CREAT, 0o600)
         fa, h = self.open("lock"), self.open("f", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for turn in range(4):  # the lock's owner dies with the agent: its process is told to lock it again
+        for turn in range(4):
             self.assertEqual(b.call("FLOCK", handle=fb, arg0=fcntl.LOCK_EX), 0)
             before = len(self.data("f"))
             a.use_lane(lane, 2)
@@ -295,12 +295,75 @@ class Recover(unittest.TestCase):
             for _ in range(3):
                 c = a.submit("WRITE", lane=lane, handle=h, buf=a.data_off(lane), length=4)
                 self.assertEqual(c.wait(), 4)
-            self.assertFalse(w.done())
-            self.agent.crash()
-            self.agent.restart()
+            for _ in range(2):
+                self.again()
+                time.sleep(0.02)
+                self.assertFalse(w.done())
+            self.assertEqual(b.call("FLOCK", handle=fb, arg0=fcntl.LOCK_UN), 0)
             self.assertEqual(w.wait(), 0)
             self.assertEqual(len(self.data("f")) - before, 12, "turn %d" % turn)
             self.assertEqual(a.call("FLOCK", handle=fa, arg0=fcntl.LOCK_UN), 0)
+
+    # locks
+
+    def now(self, call):
+        """The result of a call before which the agent asks the broker whether locks are gone."""
+        while not call.done():
+            self.agent.pump(0.001)
+        return call.res
+
+    def held(self, ch, h, size):
+        """What another sees of the record locks on [0, size): a string of r, w and -."""
+        out = ""
+        for at in range(size):
+            self.assertEqual(self.now(ch.lock_call(h, LK_GET, fcntl.F_WRLCK, at, 1)), 0)
+            out += {fcntl.F_UNLCK: "-", fcntl.F_WRLCK: "w", fcntl.F_RDLCK: "r"}[ch.lock_result()[0]]
+        return out
+
+    def test_record_locks(self):
+        """Ranges that are set, joined, cut and cleared at random, with kills between: all is held as it was told."""
+        rng = random.Random(SEED)
+        b = self.agent.attach()
+        fa = self.open("f")
+        fb = b.open(b.root(), "f", os.O_RDWR)
+        size, model = 24, ["-"] * 24
+        kinds = {"r": fcntl.F_RDLCK, "w": fcntl.F_WRLCK, "-": fcntl.F_UNLCK}
+        for i in range(120):
+            start = rng.randrange(size)
+            n = rng.randrange(1, size - start + 1)
+            kind = rng.choice("rw-")
+            self.assertEqual(self.a.lock(fa, LK_SET, kinds[kind], start, n), 0)
+            model[start:start + n] = kind * n
+            if i % 4 == 0:
+                self.again()
+            if i % 5 == 0:
+                self.assertEqual(self.held(b, fb, size), "".join(model), "step %d" % i)
+        self.agent.crash()
+        self.agent.restart(without=(self.a,))
+        self.agent.proc_exit(self.a.process)
+        self.assertEqual(self.held(b, fb, size), "-" * size)
+
+    def test_lock_owners(self):
+        """Each kind of lock goes with its owner, after a restart as before."""
+        b = self.agent.attach()
+        rb = b.root()
+        for kind in ("flock", "posix", "ofd"):
+            fa, fb = self.open(kind, ticket=self.a.ticket()), b.open(rb, kind, os.O_RDWR | os.O_CREAT, 0o600)
+
+            def lock(ch, h):
+                if kind == "flock":
+                    return self.now(ch.submit("FLOCK", handle=h, arg0=fcntl.LOCK_EX | fcntl.LOCK_NB))
+                return self.now(ch.lock_call(h, LK_SET if kind == "posix" else LK_OFD_SET, fcntl.F_WRLCK))
+            self.assertEqual(lock(self.a, fa), 0)
+            self.again()
+            self.assertEqual(lock(b, fb), -errno.EAGAIN)
+            self.assertEqual(lock(self.a, fa), 0)  # its own
+            self.again()
+            self.assertEqual(self.a.close(fa), 0)
+            self.assertEqual(lock(b, fb), 0)
+            self.again()
+            fa = self.open(kind)
+            self.assertEqual(lock(self.a, fa), -errno.EAGAIN)
 
     # damage
 

@@ -6,6 +6,7 @@
 #include "handles.h"
 #include "locks.h"
 #include "log.h"
+#include "objects.h"
 #include "poller.h"
 #include "service.h"
 #include "session.h"
@@ -49,6 +50,7 @@ struct keep {
 	pthread_mutex_t lock;
 	struct free_list grants;
 	struct free_list locks;
+	struct free_list objects;
 };
 
 /* name_to_handle_at()'s structure with room. */
@@ -315,6 +317,63 @@ void keep_lock_free(struct agent *agent, uint32_t entry)
 	give_free(agent->keep, &agent->keep->locks, entry);
 }
 
+/* ---- file objects ---- */
+
+static uint32_t object_check(const struct sc_kept_object *e)
+{
+	return crc32c(0, &e->object,
+		      offsetof(struct sc_kept_object, size) -
+			  offsetof(struct sc_kept_object, object));
+}
+
+uint32_t keep_object(struct agent *agent, const struct sc_kept_object *o)
+{
+	struct keep *k = agent->keep;
+	uint32_t entry = k->on && o->fid.len ? take_free(k, &k->objects) : 0;
+	struct sc_kept_object *e, fresh = *o;
+
+	if (!entry)
+		return 0;
+	fresh.check = object_check(&fresh);
+	e = table_at(&k->t, SC_TABLE_OBJECTS, entry - 1);
+	memcpy((uint8_t *)e + sizeof(e->state), (uint8_t *)&fresh + sizeof(e->state),
+	       sizeof(fresh) - sizeof(e->state));
+	/* Release: who finds it live finds the rest. */
+	__atomic_store_n(&e->state, SC_KEPT_LIVE, __ATOMIC_RELEASE);
+	return entry;
+}
+
+void keep_object_size(struct agent *agent, uint32_t entry, uint64_t size)
+{
+	struct sc_kept_object *e;
+
+	if (!entry)
+		return;
+	e = table_at(&agent->keep->t, SC_TABLE_OBJECTS, entry - 1);
+	__atomic_store_n(&e->size, size, __ATOMIC_RELEASE);
+}
+
+void keep_object_stored(struct agent *agent, uint32_t entry)
+{
+	struct sc_kept_object *e;
+
+	if (!entry)
+		return;
+	e = table_at(&agent->keep->t, SC_TABLE_OBJECTS, entry - 1);
+	__atomic_store_n(&e->stored, 1, __ATOMIC_RELEASE);
+}
+
+void keep_object_gone(struct agent *agent, uint32_t entry)
+{
+	struct sc_kept_object *e;
+
+	if (!entry)
+		return;
+	e = table_at(&agent->keep->t, SC_TABLE_OBJECTS, entry - 1);
+	__atomic_store_n(&e->state, SC_KEPT_FREE, __ATOMIC_RELEASE);
+	give_free(agent->keep, &agent->keep->objects, entry);
+}
+
 /* ---- recovery ---- */
 
 /* What recovery needs for its own time. */
@@ -324,6 +383,7 @@ struct rebuild {
 	uint32_t nroots;
 	uint32_t restored;
 	uint32_t locks;
+	uint32_t objects;
 	uint32_t gone; /* files that are no more, or cannot be opened */
 	int err;       /* of the last of those */
 };
@@ -383,6 +443,19 @@ static const char *judge_lock(const struct sc_kept_lock *e)
 	if (e->kind > 2 || (e->type != F_RDLCK && e->type != F_WRLCK) || e->start < 0 ||
 	    e->end < e->start)
 		return "a lock is impossible";
+	return NULL;
+}
+
+/* Why an object is impossible, or NULL. */
+static const char *judge_object(const struct sc_kept_object *e)
+{
+	if (e->state != SC_KEPT_LIVE)
+		return "a mapped file is in no known state";
+	if (e->check != object_check(e))
+		return "a mapped file's checksum is wrong";
+	if (!e->object || !e->fid.len || e->fid.len > SC_FID_MAX || e->stored > 1 ||
+	    e->size > INT64_MAX)
+		return "a mapped file is impossible";
 	return NULL;
 }
 
@@ -484,6 +557,17 @@ static bool restore_handles(struct rebuild *r)
 			return false;
 		}
 	}
+	for (uint32_t i = 0; i < table_count(t, SC_TABLE_OBJECTS); i++) {
+		struct sc_kept_object object;
+		const char *why;
+
+		memcpy(&object, table_at(t, SC_TABLE_OBJECTS, i), sizeof(object));
+		why = object.state == SC_KEPT_FREE ? NULL : judge_object(&object);
+		if (why) {
+			tables_give_up(t, why);
+			return false;
+		}
+	}
 	for (uint32_t i = 0; i < table_count(t, SC_TABLE_HANDLES); i++) {
 		struct sc_kept_handle *shared = table_at(t, SC_TABLE_HANDLES, i);
 
@@ -547,6 +631,33 @@ static void restore_locks(struct rebuild *r)
 	}
 }
 
+/* Files that are mapped, by processes whose mappings have not noticed anything. */
+static void restore_objects(struct rebuild *r)
+{
+	struct agent *agent = r->agent;
+	struct tables *t = &agent->keep->t;
+
+	for (uint32_t i = 0; i < table_count(t, SC_TABLE_OBJECTS); i++) {
+		struct sc_kept_object *shared = table_at(t, SC_TABLE_OBJECTS, i), e = *shared;
+		bool writable = true;
+		int fd;
+
+		if (e.state == SC_KEPT_FREE)
+			continue;
+		fd = open_fid(agent, &e.fid, O_RDWR);
+		if (fd < 0) {
+			writable = false;
+			fd = open_fid(agent, &e.fid, O_RDONLY);
+		}
+		if (fd >= 0 && objects_restore(agent, fd, writable, &e, i + 1)) {
+			r->objects++;
+			continue;
+		}
+		/* (objects_restore() has closed it.) What was stored and is not in the file is lost with the file. */
+		__atomic_store_n(&shared->state, SC_KEPT_FREE, __ATOMIC_RELEASE);
+	}
+}
+
 /* True if files can be opened by their identity; says why not. */
 static bool can_reopen(struct agent *agent)
 {
@@ -576,8 +687,9 @@ static void restore(struct agent *agent)
 	} else {
 		restore_grants(&r);
 		restore_locks(&r);
-		log_info("took over %u open files and %u locks in %lld us", r.restored, r.locks,
-			 (long long)((now_ns() - start) / 1000));
+		restore_objects(&r);
+		log_info("took over %u open files, %u locks and %u mapped files in %lld us",
+			 r.restored, r.locks, r.objects, (long long)((now_ns() - start) / 1000));
 	}
 	if (r.gone)
 		log_error("%u open files of before are lost: %s", r.gone, strerror(-r.err));
@@ -605,7 +717,8 @@ bool keep_recover(struct agent *agent)
 	if (found == TABLES_KEPT)
 		restore(agent);
 	if (!find_free(k, SC_TABLE_GRANTS, &k->grants) ||
-	    !find_free(k, SC_TABLE_LOCKS, &k->locks) || !locks_kept(agent->locks)) {
+	    !find_free(k, SC_TABLE_LOCKS, &k->locks) ||
+	    !find_free(k, SC_TABLE_OBJECTS, &k->objects) || !locks_kept(agent->locks)) {
 		log_error("not enough memory for the tables");
 		return false;
 	}

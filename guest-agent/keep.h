@@ -65,6 +65,15 @@ void keep_lock_free(struct agent *agent, uint32_t entry);
 /* True if what is opened is kept. After recover(). */
 bool keep_is_on(const struct agent *agent);
 
+/*
+ * A file object (objects.h) that is made and filled: *o says what it is (all but state and check). The number of its entry + 1; 0:
+ * there is no room, or it is not kept. Its size and whether anybody may store change; keep_object_gone() takes it back.
+ */
+uint32_t keep_object(struct agent *agent, const struct sc_kept_object *o);
+void keep_object_size(struct agent *agent, uint32_t entry, uint64_t size);
+void keep_object_stored(struct agent *agent, uint32_t entry);
+void keep_object_gone(struct agent *agent, uint32_t entry);
+
 /* c, which holds the position of h, has its result `res`, and leaves the position at `pos`. In c's poller, before c is
  * answered. */
 void keep_moved(struct handle *h, uint64_t pos, int64_t res, const struct call *c);

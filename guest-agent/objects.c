@@ -4,6 +4,7 @@
 
 #include "log.h"
 #include "poller.h"
+#include "keep.h"
 #include "segments.h"
 #include "session.h"
 #include "storage_ops.h"
@@ -57,7 +58,8 @@ struct object {
 	int fd;	       /* of our own */
 	uint64_t size; /* the object's, bytes */
 	uint64_t grants;
-	int failed; /* last write-back: 0 or -errno */
+	int failed;    /* last write-back: 0 or -errno */
+	uint32_t kept; /* keep_object() */
 };
 
 /* A request that waits for the broker's answer. */
@@ -354,6 +356,8 @@ static void drop(struct agent *agent, struct object *o)
 	while (*at != o)
 		at = &(*at)->next;
 	*at = o->next;
+	keep_object_gone(agent, o->kept);
+	o->kept = 0;
 	gate_add(&agent->gate.covered[gate_place(o->dev, o->ino)], -1);
 	if (o->stored)
 		gate_add(&agent->gate.stored[gate_place(o->dev, o->ino)], -1);
@@ -587,12 +591,14 @@ static void take_size(struct agent *agent, struct object *o)
 
 	if (size == o->size)
 		return;
-	if (order(agent, o, SC_OBJECT_RESIZE, 0, size, 0, 0) == 0)
+	if (order(agent, o, SC_OBJECT_RESIZE, 0, size, 0, 0) == 0) {
 		o->size = size;
-	else
+		keep_object_size(agent, o->kept, size);
+	} else {
 		log_warning(
 		    "a mapped file grew beyond what may be mapped: what is beyond cannot be "
 		    "seen in its mappings");
+	}
 }
 
 void object_written(struct agent *agent, struct object *o, const void *from, size_t len,
@@ -755,6 +761,15 @@ static int open_own(const struct handle *h, bool write, bool *borrowed)
 	return fd < 0 ? -errno : fd;
 }
 
+/* Writes down that there is this object. */
+static void keep(struct agent *agent, struct object *o)
+{
+	struct sc_kept_object e = {.object = o->number, .token = o->token, .size = o->size};
+
+	keep_identify(agent, o->fd, &e.fid);
+	o->kept = keep_object(agent, &e);
+}
+
 /* Fills a new object; with its lock held. 0 or -errno. */
 static int make(struct agent *agent, struct object *o, const struct handle *h, uint32_t session,
 		bool write)
@@ -777,6 +792,7 @@ static int make(struct agent *agent, struct object *o, const struct handle *h, u
 		return (int)res;
 	}
 	o->made = true;
+	keep(agent, o);
 	return 0;
 }
 
@@ -805,11 +821,82 @@ static int allow_stores(struct agent *agent, struct object *o)
 	if (o->stored)
 		return 0;
 	o->stored = true;
+	keep_object_stored(agent, o->kept);
 	pthread_mutex_lock(&agent->objects->lock);
 	gate_add(&agent->gate.stored[gate_place(o->dev, o->ino)], 1);
 	o->flush_at = now_ns() + FLUSH_NS;
 	pthread_mutex_unlock(&agent->objects->lock);
 	return 0;
+}
+
+/* Puts what of the file the object does not show into it: a change of the file may have been cut short. 0 or -errno. */
+static int refresh(struct agent *agent, struct object *o)
+{
+	struct objects *t = agent->objects;
+	uint8_t *file = malloc(SC_OBJECT_IO_MAX);
+	uint32_t chunk;
+	int64_t n = 1;
+
+	if (!file)
+		return -ENOMEM;
+	chunk = chunk_get(t);
+	for (uint64_t off = 0; off < o->size && n > 0; off += (uint64_t)n) {
+		uint64_t at = off;
+		ssize_t have;
+
+		n = get(agent, o, chunk, at_most(o->size - off, SC_OBJECT_IO_MAX), &at, false);
+		have = n > 0 ? read_file(o->fd, file, (size_t)n, off) : 0;
+		if (have < 0)
+			n = have;
+		if (n <= 0 ||
+		    !memcmp(file, chunk_at(t, chunk), (size_t)at_most((uint64_t)n, (uint64_t)have)))
+			continue;
+		memcpy(chunk_at(t, chunk), file, (size_t)have);
+		if (put(agent, o, chunk, (uint64_t)have, off) < 0)
+			n = -EIO;
+	}
+	chunk_put(t, chunk);
+	free(file);
+	return n < 0 ? (int)n : 0;
+}
+
+bool objects_restore(struct agent *agent, int fd, bool writable, const struct sc_kept_object *kept,
+		     uint32_t entry)
+{
+	struct object *o = NULL;
+	struct stat st;
+	int64_t res;
+
+	if (agent->objects->usable && own_segment(agent) && fstat(fd, &st) == 0)
+		o = insert(agent, dev_of(&st), st.st_ino);
+	if (!o) {
+		close(fd);
+		return false;
+	}
+	o->waits = false; /* nothing has begun yet */
+	o->number = kept->object;
+	o->token = kept->token;
+	o->fd = fd;
+	o->writable = writable;
+	o->size = kept->size;
+	o->made = true;
+	res = order(agent, o, SC_OBJECT_ADOPT, 0, 0, 0, 0);
+	if (!res)
+		order(agent, o, SC_OBJECT_DROP, 0, 0, 0, 0); /* nobody ever learned of it */
+	if (res > 0) {
+		o->grants = (uint64_t)res;
+		o->kept = entry;
+		take_size(agent, o);
+		/* Where nobody could store the file is right; otherwise what was stored is. */
+		if (kept->stored)
+			allow_stores(agent, o);
+		else if (refresh(agent, o))
+			log_error("a mapped file could not be read: its mappings may be stale");
+	} else {
+		drop(agent, o);
+	}
+	object_leave(agent, o);
+	return res > 0;
 }
 
 /* The object of an open file, made if need be, locked. NULL with *err. */

@@ -143,6 +143,11 @@ int64_t work_map(struct actor *a, struct call *c, bool cached);
 int64_t work_map_write(struct actor *a, struct call *c, bool cached);
 int64_t work_msync(struct actor *a, struct call *c, bool cached);
 
+/* For recovery, before anything is served: an object that is kept, of the file fd (which belongs to it from now on). False: it is
+ * not there any more. Waits for the broker's answers, which main receives. */
+bool objects_restore(struct agent *agent, int fd, bool writable, const struct sc_kept_object *kept,
+		     uint32_t entry);
+
 /* ---- main ---- */
 
 /* The broker's messages. */

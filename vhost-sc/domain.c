@@ -246,6 +246,7 @@ static void ready(struct broker *b)
 		 " ms after it connected",
 		 d->incarnation, d->agent.version, d->agent.kernel, d->agent.npollers,
 		 d->ready_since - d->peer_since);
+	object_agent_ready(b);
 	session_advance_all(b);
 	domain_flush_ends(b);
 	segment_flush_ends(b);

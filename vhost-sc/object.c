@@ -179,7 +179,7 @@ static void look(struct broker *b, struct object *o)
 	    .grants = o->grants,
 	};
 
-	if (!o->grants || o->open_grants || held(o))
+	if (o->waiting || !o->grants || o->open_grants || held(o))
 		return;
 	if (o->orphan)
 		free_object(b, o);
@@ -228,18 +228,43 @@ void object_session_gone(struct broker *b, uint32_t session)
 	}
 }
 
+/* No agent knows it any more: it lives as long as somebody has it open or mapped. */
+static void make_orphan(struct broker *b, struct object *o)
+{
+	idmap_del(&b->objects.by_number, o->number);
+	o->orphan = true;
+	o->waiting = false;
+	free_grants(o);
+	if (!held(o))
+		free_object(b, o);
+}
+
 void object_agent_gone(struct broker *b)
 {
+	/* The next agent finds in its tables which there are. What was stored there and is not in the file is nowhere else. */
+	bool kept = b->dom.agent.features & SC_F_RECOVERY && segment_own(b, SC_OWN_STATE);
+
 	for (uint32_t i = 0; b->objects.used && i < OBJECT_MAX; i++) {
 		struct object *o = &b->objects.v[i];
 
 		if (!o->number || o->orphan)
 			continue;
-		idmap_del(&b->objects.by_number, o->number);
-		o->orphan = true;
-		free_grants(o);
-		if (!held(o))
-			free_object(b, o);
+		if (kept)
+			o->waiting = true;
+		else
+			make_orphan(b, o);
+	}
+}
+
+void object_agent_ready(struct broker *b)
+{
+	for (uint32_t i = 0; b->objects.used && i < OBJECT_MAX; i++) {
+		struct object *o = &b->objects.v[i];
+
+		if (o->number && o->waiting)
+			make_orphan(b, o);
+		else if (o->number)
+			look(b, o);
 	}
 }
 
@@ -415,6 +440,9 @@ static int64_t execute(struct broker *b, const struct sc_msg_object *m, uint64_t
 		return do_grant(b, o, m->session, m->arg);
 	case SC_OBJECT_DROP:
 		return do_drop(b, o, m->arg);
+	case SC_OBJECT_ADOPT:
+		o->waiting = false;
+		return (int64_t)o->grants;
 	default:
 		return -EINVAL;
 	}
@@ -512,6 +540,7 @@ void object_save(const struct broker *b, struct blob_out *out)
 		blob_put_u64(out, o->size);
 		blob_put_u64(out, o->grants);
 		blob_put_u32(out, o->orphan);
+		blob_put_u32(out, o->waiting);
 		for (const struct object_grant *g = o->open_grants; g; g = g->next)
 			n++;
 		blob_put_u32(out, n);
@@ -532,6 +561,7 @@ static int load_object(struct broker *b, struct object *o, struct blob_in *in)
 	o->size = blob_get_u64(in);
 	o->grants = blob_get_u64(in);
 	o->orphan = blob_get_u32(in);
+	o->waiting = blob_get_u32(in);
 	n = blob_get_u32(in);
 	for (uint32_t i = 0; i < n && !in->err; i++) {
 		struct object_grant *g = malloc(sizeof(*g));

@@ -51,7 +51,8 @@ struct object {
 	uint64_t size;	 /* as the agent set it */
 	uint64_t grants; /* ever */
 	struct object_grant *open_grants;
-	bool orphan; /* of an earlier incarnation */
+	bool waiting; /* its agent is gone; the next one may adopt it */
+	bool orphan;  /* of an earlier incarnation */
 };
 
 struct objects {
@@ -77,8 +78,10 @@ void object_fetch(struct client *c, const struct sc_attach_object *m);
 /* A session is over: what it was granted and has not fetched is void. */
 void object_session_gone(struct broker *b, uint32_t session);
 
-/* The agent is gone. */
+/* The agent is gone: its objects wait for the next one. */
 void object_agent_gone(struct broker *b);
+/* A new agent has adopted what it knows. */
+void object_agent_ready(struct broker *b);
 
 /* Looks which objects nobody holds; after a restart, whose ends were not watched. */
 void object_look_all(struct broker *b);

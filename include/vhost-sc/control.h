@@ -204,6 +204,9 @@ enum sc_object_op {
 	SC_OBJECT_GRANT = 6,
 	/* Forget it, if it has had exactly `arg` grants and nobody holds it. res: 0, -EBUSY */
 	SC_OBJECT_DROP = 7,
+	/* Of an earlier incarnation: this one has it from now on. While the own segments are taken (control.h, SC_MSG_START). res:
+	 * how many grants it has had; -ENOENT. What nobody has adopted by then is forgotten when nobody maps it any more */
+	SC_OBJECT_ADOPT = 8,
 };
 
 #define SC_OBJECT_IO_MAX (256u << 10) /* bytes that one GET or PUT moves at most */

@@ -59,9 +59,9 @@ class Stat:
         self.__dict__.update(zip(STAT_FIELDS, struct.unpack(STAT_FMT, data)))
 
 
-OBJ_NEW, OBJ_GET, OBJ_PUT, OBJ_RESIZE, OBJ_ZERO, OBJ_GRANT, OBJ_DROP = range(1, 8)
+OBJ_NEW, OBJ_GET, OBJ_PUT, OBJ_RESIZE, OBJ_ZERO, OBJ_GRANT, OBJ_DROP, OBJ_ADOPT = range(1, 9)
 OWN_SEGMENT = 1 << 20
-OWN_STATE = 1
+OWN_IO, OWN_STATE = 0, 1
 
 
 class Lost(Exception):
@@ -314,8 +314,9 @@ class Channel:
 class Agent:
     """An agent process and the broker's side of its socket."""
 
-    def __init__(self, root, program=None, args=(), pollers=1, spin=None, auto_sync=True, incarnation=1, keep=0):
-        """keep: bytes of SC_OWN_STATE, so that the agent can be killed and started again (crash(), restart())."""
+    def __init__(self, root, program=None, args=(), pollers=1, spin=None, auto_sync=True, incarnation=1, keep=0, objects=False):
+        """keep: bytes of SC_OWN_STATE, so that the agent can be killed and started again (crash(), restart()); objects: with
+        file objects, too."""
         self.program = program or os.environ.get("SC_AGENT", "sc-agent")
         self.root, self.args, self.pollers, self.spin = root and str(root), list(args), pollers, spin
         self.auto_sync, self.incarnation = auto_sync, incarnation
@@ -325,6 +326,9 @@ class Agent:
         self.sessions = 0
         self.own = None  # the agent's own segment
         self.kept = {OWN_STATE: memfd("own", keep)} if keep else {}  # number: memfd
+        if objects:
+            self.kept[OWN_IO] = memfd("own", OWN_SEGMENT)
+            self.own = mmap.mmap(self.kept[OWN_IO], OWN_SEGMENT)
         self.objects = {}  # number: [bytes, grants]
         self.object_requests = []
         self.object_faults = {}  # op: what to answer instead
@@ -376,7 +380,7 @@ class Agent:
         while struct.unpack_from("<I", self.state, 16)[0] != self.incarnation:
             if time.monotonic() > end or self.proc.poll() is not None:
                 raise Lost("the agent did not announce itself")
-            time.sleep(0.001)
+            self.pump(0.001)  # it may want objects
         for _ in self.kept:
             assert struct.unpack("<iI", self.expect(SEGMENT_TAKEN)[3])[0] == 0
 
@@ -511,6 +515,8 @@ class Agent:
         if op == OBJ_ZERO:
             mem[off:off + length] = bytes(length)
             return 0, off
+        if op == OBJ_ADOPT:
+            return o[1], off
         if op == OBJ_GRANT:
             o[1] += 1
             return o[1], off

@@ -365,6 +365,54 @@ class Recover(unittest.TestCase):
             fa = self.open(kind)
             self.assertEqual(lock(self.a, fa), -errno.EAGAIN)
 
+    # mapped files
+
+    def test_mapped(self):
+        """What was stored into a mapping before and while no agent was there reaches the file; writes are seen in it after that."""
+        with tempfile.TemporaryDirectory() as d, Agent(d, keep=KEEP, objects=True) as agent:
+            ch = agent.attach()
+            h = ch.open(ch.root(), "f", os.O_RDWR | os.O_CREAT, 0o600)
+            self.assertEqual(ch.write(h, b"0123456789"), 10)
+            self.assertEqual(ch.call("MAP", handle=h, arg0=3, buf2=ch.data_off(), len2=24), 0)
+            number, token, size = struct.unpack("<QQQ", ch.get(ch.data_off(), 24))
+            mem = agent.objects[number][0]
+            self.assertEqual((bytes(mem), size), (b"0123456789", 10))
+            mem[2:4] = b"ab"
+            agent.crash()
+            mem[5:7] = b"cd"
+            agent.restart()
+            self.assertEqual(ch.read(h, 20, off=0), b"01ab4cd789")
+            self.assertEqual(ch.write(h, b"XYZ", off=9), 3)
+            self.assertEqual(bytes(mem), b"01ab4cd78XYZ")
+            self.assertEqual(ch.call("MSYNC", arg1=number, arg0=12), 0)
+            with open(os.path.join(d, "f"), "rb") as f:
+                self.assertEqual(f.read(), b"01ab4cd78XYZ")
+            agent.crash()
+            agent.restart()
+            self.assertEqual(ch.call("MAP_WRITE", arg1=number, arg2=token + 2), -errno.EACCES)
+            self.assertEqual(ch.call("MAP_WRITE", arg1=number, arg2=token), 0)
+            mem[0:1] = b"!"
+            agent.idle(number)
+            with open(os.path.join(d, "f"), "rb") as f:
+                self.assertEqual(f.read(), b"!1ab4cd78XYZ")
+            agent.crash()
+            agent.restart()
+            self.assertEqual(ch.read(h, 20, off=0), b"!1ab4cd78XYZ")
+
+    def test_mapped_read_only(self):
+        """A write that was cut short between the file and what its mappings show."""
+        with tempfile.TemporaryDirectory() as d, Agent(d, keep=KEEP, objects=True) as agent:
+            ch = agent.attach()
+            h = ch.open(ch.root(), "f", os.O_RDWR | os.O_CREAT, 0o600)
+            self.assertEqual(ch.write(h, b"old" * 5), 15)
+            self.assertEqual(ch.call("MAP", handle=h, arg0=1, buf2=ch.data_off(), len2=24), 0)
+            number = struct.unpack("<Q", ch.get(ch.data_off(), 8))[0]
+            agent.crash()
+            with open(os.path.join(d, "f"), "r+b") as f:
+                f.write(b"new")
+            agent.restart()
+            self.assertEqual(bytes(agent.objects[number][0]), b"newoldoldoldold")
+
     # damage
 
     def test_damaged(self):

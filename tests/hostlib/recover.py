@@ -19,7 +19,7 @@ import time
 from domain import Domain
 
 WORK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recover_work.py")
-PARTS = {"counter": 800, "flocks": 800, "offsets": 150, "descriptors": 400, "processes": 60, "database": 150, "interrupted": 20}
+PARTS = {"counter": 800, "flocks": 800, "offsets": 150, "descriptors": 400, "processes": 60, "database": 150, "interrupted": 20, "mapped": 2000, "wal": 120}
 
 
 def run(command, env=None):

@@ -7,6 +7,7 @@ Nothing here depends on time or order: what processes do at once is made one aft
 descriptors that are tested.
 """
 import fcntl
+import mmap
 import os
 import select
 import signal
@@ -195,6 +196,56 @@ def interrupted(turns):
         os.close(w)
         fcntl.flock(fd, fcntl.LOCK_UN)
         say(i, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, 3))
+
+
+def mapped(turns):
+    """Memory of a file that processes share, and the file itself, say the same."""
+    with open("mapped", "wb") as f:
+        f.truncate(3 * 4096)
+    lock = os.open("mapped.lock", os.O_RDWR | os.O_CREAT, 0o600)
+
+    def work(i):
+        fd = os.open("mapped", os.O_RDWR)
+        m = mmap.mmap(fd, 3 * 4096)
+        mine = os.open("mapped.lock", os.O_RDWR)
+        for n in range(turns):
+            fcntl.flock(mine, fcntl.LOCK_EX)
+            m[4096:4104] = b"%08d" % (int(m[4096:4104].strip(b"\0") or b"0") + 1)
+            fcntl.flock(mine, fcntl.LOCK_UN)
+            m[100 * i:100 * i + 8] = b"%08d" % n
+            if n % 50 == 0:
+                m.flush()
+                if os.pread(fd, 8, 100 * i) != b"%08d" % n:
+                    raise ValueError("the file has not what was stored")
+                os.pwrite(fd, b"%08d" % n, 8192 + 100 * i)
+                if m[8192 + 100 * i:8200 + 100 * i] != b"%08d" % n:
+                    raise ValueError("the mapping has not what was written")
+    say(children(3, work))
+    os.close(lock)
+    say(open("mapped", "rb").read().replace(b"\0", b""))
+
+
+def wal(turns):
+    """sqlite with a write-ahead log, whose index is memory that its processes share."""
+    db = sqlite3.connect("wal.db", timeout=300)
+    db.execute("pragma journal_mode=wal").fetchall()
+    db.execute("create table t (p integer, n integer)")
+    db.commit()
+    db.close()
+
+    def work(i):
+        mine = sqlite3.connect("wal.db", timeout=300, isolation_level=None)
+        for n in range(turns):
+            mine.execute("begin immediate")
+            mine.execute("insert into t values (?, ?)", (i, n))
+            mine.execute("commit")
+            if n % 10 == 0:
+                mine.execute("pragma wal_checkpoint").fetchall()
+        mine.close()
+    say(children(2, work))
+    db = sqlite3.connect("wal.db", timeout=300)
+    say(db.execute("select p, count(*), sum(n) from t group by p order by p").fetchall(),
+        db.execute("pragma integrity_check").fetchall())
 
 
 if __name__ == "__main__":

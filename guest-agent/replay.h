@@ -3,9 +3,11 @@
  * replay.h - after a crash: the file system becomes what its callers were told that it is. The log (vhost-sc/state.h) is the input.
  *
  * What is found. The guest's kernel has mounted the file system and replayed its journal. The metadata are then those after some
- * prefix of the changes that were made since `synced` (ext4, xfs and btrfs order them; an fsync in between may have carried
- * single files further: btrfs's log tree, ext4's fast commits), data any mix of old and new within what the sizes on the
- * disk let see, never another file's. All that was before `synced` is there.
+ * prefix of the changes that were made since `synced` (ext4, xfs and btrfs order them), data any mix of old and new within what the
+ * sizes on the disk let see, never another file's. All that was before `synced` is there. An fsync may carry single files
+ * further (ext4's fast commits), which is harmless as long as no file is without a name that way. With btrfs's log tree that
+ * happens: linked elsewhere, removed, and the directory that it was removed from fsynced, a file is gone after a crash. So btrfs is to be
+ * mounted with -o notreelog.
  *
  * What is done. The prefix is not looked for. The log is simulated: it says what each name that it touches held at first and
  * has to hold in the end, which objects it made, and what was done to each object. Then that is made so, whatever is there:
@@ -31,8 +33,8 @@
  * An object that the log did not make was on the disk at `synced`; if it is gone then its last name went, and a record says so.
  *
  * INTENT records (nobody was told) are left out: what they have made is in a name that has to hold something else, and goes. So the
- * call can be executed again. Only what cannot be had back (the last name of a file older than `synced` is gone) is counted as
- * done: the record becomes DONE with result 0. Of unfinished calls that only change data or attributes nothing is taken back: they
+ * call can be executed again. Only what cannot be had back (the last name of a file older than `synced` is gone; or the
+ * file's number has been another's since) is counted as done: the record becomes DONE with result 0. Of unfinished calls that only change data or attributes nothing is taken back: they
  * are executed again or never heard of; but an attribute that an unfinished SETXATTR made is taken away.
  *
  * A crash in the middle of it, of the agent or the whole guest, is harmless: the log is as it was, but for notes of what was made
@@ -77,7 +79,7 @@ struct replay {
 	void *arg;
 
 	/* out */
-	struct replay_moved *moved; /* in no order; freed by replay_free() */
+	struct replay_moved *moved; /* in the order of `was`; freed by replay_free() */
 	size_t nmoved;
 	uint64_t records;      /* replayed */
 	uint64_t bytes;	       /* of data */

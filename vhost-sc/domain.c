@@ -13,6 +13,7 @@
 #include "broker.h"
 #include "log.h"
 
+#define DOMAIN_ENDS_KEPT 4096u	/* ends that were told and are kept, of each kind */
 #define DOMAIN_RESUME_MS 30000u /* for a new agent to attach the sessions that there are */
 
 int domain_init(struct broker *b)
@@ -97,6 +98,7 @@ static void end_incarnation(struct broker *b)
 		return;
 	log_info("incarnation %u is over: %s", d->incarnation, d->why);
 	d->incarnation = 0;
+	d->told_releases = d->told_exits = 0;
 	d->ready_since = 0;
 	object_agent_gone(b);
 	segment_agent_gone(b);
@@ -555,13 +557,22 @@ void domain_process_exit(struct broker *b, uint32_t process)
 	d->exits[d->nexits++] = process;
 }
 
+/* All n were told: of more than twice as many as are kept only those remain. */
+static void forget_old(void *ends, size_t size, uint32_t *n)
+{
+	if (*n <= 2 * DOMAIN_ENDS_KEPT)
+		return;
+	memmove(ends, (char *)ends + (*n - DOMAIN_ENDS_KEPT) * size, DOMAIN_ENDS_KEPT * size);
+	*n = DOMAIN_ENDS_KEPT;
+}
+
 void domain_flush_ends(struct broker *b)
 {
 	struct domain *d = &b->dom;
 
 	if (!d->incarnation || d->recovering)
 		return;
-	for (uint32_t at = 0; at < d->nreleases;) {
+	for (uint32_t at = d->told_releases; at < d->nreleases;) {
 		struct sc_msg_release m = {.h = {.type = SC_MSG_RELEASE, .len = sizeof(m)}};
 
 		m.count = d->nreleases - at;
@@ -571,8 +582,9 @@ void domain_flush_ends(struct broker *b)
 		at += m.count;
 		domain_send(b, &m.h, NULL, 0);
 	}
-	d->nreleases = 0;
-	for (uint32_t i = 0; i < d->nexits; i++) {
+	forget_old(d->releases, sizeof(*d->releases), &d->nreleases);
+	d->told_releases = d->nreleases;
+	for (uint32_t i = d->told_exits; i < d->nexits; i++) {
 		struct sc_msg_proc_exit m = {
 		    .h = {.type = SC_MSG_PROC_EXIT, .len = sizeof(m)},
 		    .process = d->exits[i],
@@ -580,7 +592,8 @@ void domain_flush_ends(struct broker *b)
 
 		domain_send(b, &m.h, NULL, 0);
 	}
-	d->nexits = 0;
+	forget_old(d->exits, sizeof(*d->exits), &d->nexits);
+	d->told_exits = d->nexits;
 }
 
 const char *domain_quiesce(struct broker *b)
@@ -632,9 +645,11 @@ void domain_save(const struct broker *b, struct blob_out *out)
 	blob_put_u32(out, d->nreleases);
 	for (uint32_t i = 0; i < d->nreleases; i++)
 		blob_put_u64(out, d->releases[i]);
+	blob_put_u32(out, d->told_releases);
 	blob_put_u32(out, d->nexits);
 	for (uint32_t i = 0; i < d->nexits; i++)
 		blob_put_u32(out, d->exits[i]);
+	blob_put_u32(out, d->told_exits);
 	blob_put_string(out, d->info ? d->info : "");
 }
 
@@ -666,13 +681,16 @@ int domain_load(struct broker *b, struct blob_in *in)
 	n = blob_get_u32(in);
 	for (uint32_t i = 0; i < n && !in->err; i++)
 		domain_release(b, blob_get_u64(in));
+	d->told_releases = blob_get_u32(in);
 	n = blob_get_u32(in);
 	for (uint32_t i = 0; i < n && !in->err; i++)
 		domain_process_exit(b, blob_get_u32(in));
+	d->told_exits = blob_get_u32(in);
 	blob_get_string(in, info, sizeof(info));
 	if (info[0])
 		d->info = strdup(info);
-	if (in->err || d->state > DOM_QUIESCING || d->state_fd < 0)
+	if (in->err || d->state > DOM_QUIESCING || d->state_fd < 0 ||
+	    d->told_releases > d->nreleases || d->told_exits > d->nexits)
 		return -EBADMSG;
 	return 0;
 }

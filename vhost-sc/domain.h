@@ -70,13 +70,16 @@ struct domain {
 	uint64_t peer_since; /* loop_now() terms; 0: never */
 	uint64_t ready_since;
 
-	/* ends that the agent has not been told yet; owned */
+	/* Ends; owned. The first `told` of them the present incarnation knows. They are kept for a while, because it may die before it
+	 * has acted on them: then the next is told again, to which those that it knows are nothing new. */
 	uint64_t *releases;
 	uint32_t nreleases;
 	uint32_t cap_releases;
+	uint32_t told_releases;
 	uint32_t *exits;
 	uint32_t nexits;
 	uint32_t cap_exits;
+	uint32_t told_exits;
 
 	char *info; /* JSON object from ctl's set-info, or NULL; owned */
 };

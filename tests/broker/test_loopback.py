@@ -398,6 +398,22 @@ class Tickets(Case):
             got.update(a.expect_release())
         self.assertEqual(self.broker.status()["tickets"], 0)
 
+    def test_told_again(self):
+        """An agent may die before it has acted on what it was told: the next is told once more, in batches, too."""
+        a = self.agent()
+        c, _ = self.pair(a)
+        while len(c.tickets) < 600:
+            self.assertEqual(c.more_tickets(32)[0], 0)
+        numbers = set(c.tickets)
+        c.close_tickets()
+        for _ in range(2):
+            got = set()
+            while got != numbers:
+                got.update(a.expect_release())
+            a.close()
+            a = self.agent()
+            a.expect(peers.ATTACH)
+
     def test_outlive_session(self):
         a = self.agent()
         c, ch = self.pair(a, tickets=2)

@@ -10,10 +10,11 @@
  * socket; it is looked at by the next wait, reported if the socket is ready indeed, and stays there only if it is level-
  * triggered and was reported. That is the kernel's own algorithm.
  *
- * To wait is the kernel's epoll_wait on the real instance, in which two descriptors of ours are, edge-triggered: the
- * instance's bell, which is rung when an item comes onto the ready list while somebody waits, and the channel's doorbell
- * (EPOLLEXCLUSIVE, so that of several instances one is awakened), since nobody else may be there to take the agent's marks. What
- * they report is not shown to the program.
+ * To wait is the kernel's epoll_wait on the real instance, in which three descriptors of ours are, edge-triggered: the
+ * instance's bell, which is rung when an item comes onto the ready list while somebody waits, the channel's doorbell
+ * (EPOLLEXCLUSIVE, so that of several instances one is awakened), since nobody else may be there to take the agent's marks, and the
+ * broker's socket, by which it tells that the domain has gone, or has come back with new doorbells. What they report is not shown
+ * to the program. While a domain is absent, sleeps are short.
  *
  * Places are private memory of the process: after a fork, parent and child have the same ones, and changes of one are not
  * the other's. An exec forgets them. Sockets that the kernel still has (fresh ones) are in both places; when such a socket
@@ -53,8 +54,8 @@ struct sc_epoll {
 	uint32_t waiting; /* threads in the kernel's wait; atomic */
 	int fd;		  /* a descriptor of it, as the program used last */
 	int bell;
-	uint32_t
-	    kicks[SC_MAX_DOMAINS]; /* generation of the channel whose doorbell is in it; 0: none */
+	uint32_t kicks[SC_MAX_DOMAINS]; /* kick_gen of the doorbell that is in it; 0: none */
+	uint32_t socks[SC_MAX_DOMAINS]; /* gen of the channel whose broker's socket is in it */
 	struct sc_epitem *ready_first, *ready_last;
 	struct sc_epitem *bucket[BUCKETS];
 };
@@ -271,6 +272,7 @@ void sc_epoll_after_fork(struct sc_epoll *e)
 	e->waiting = 0;
 	e->bell = -1; /* the parent's; made anew when the child waits */
 	memset(e->kicks, 0, sizeof(e->kicks));
+	memset(e->socks, 0, sizeof(e->socks));
 }
 
 /* The instance at descriptor epfd, made known if need be. */
@@ -303,7 +305,26 @@ static long instance(struct sc_thread *t, int epfd, struct sc_epoll **out)
 	return 0;
 }
 
-/* The doorbell of a channel, and the instance's bell, are in the kernel's instance. */
+static long channel_in(struct sc_epoll *e, int epfd, struct sc_chan *c, uint32_t i)
+{
+	uint32_t kick = __atomic_load_n(&c->kick_gen, __ATOMIC_ACQUIRE);
+	long err = 0;
+
+	if (e->kicks[i] != kick)
+		err = add_own(epfd, c->kick, EPOLLEXCLUSIVE);
+	if (err && err != -EEXIST)
+		return err;
+	e->kicks[i] = kick;
+	if (e->socks[i] == c->gen)
+		return 0;
+	err = add_own(epfd, c->sock, 0);
+	if (err && err != -EEXIST)
+		return err;
+	e->socks[i] = c->gen;
+	return 0;
+}
+
+/* The doorbell of each channel, its broker's socket, and the instance's bell, are in the kernel's instance. */
 static long bells_in(struct sc_thread *t, struct sc_epoll *e, int epfd)
 {
 	long err = e->bell < 0 ? bell_make(e, epfd) : 0;
@@ -311,13 +332,8 @@ static long bells_in(struct sc_thread *t, struct sc_epoll *e, int epfd)
 	for (uint32_t i = 0; i < sc_ndoms && !err; i++) {
 		struct sc_chan *c = sc_chan_of(t, &sc_doms[i]);
 
-		if (!c || !c->net || e->kicks[i] == c->gen)
-			continue;
-		err = add_own(epfd, c->kick, EPOLLEXCLUSIVE);
-		if (err == -EEXIST)
-			err = 0;
-		if (!err)
-			e->kicks[i] = c->gen;
+		if (c && c->net)
+			err = channel_in(e, epfd, c, i);
 	}
 	return err;
 }
@@ -595,12 +611,31 @@ static bool marks(struct sc_thread *t)
 	return false;
 }
 
+/* Takes what the broker says of each domain. Is one absent? */
+static bool look_at_domains(struct sc_thread *t, bool told)
+{
+	bool absent = false;
+
+	for (uint32_t i = 0; i < sc_ndoms; i++) {
+		struct sc_chan *c = sc_chan_of(t, &sc_doms[i]);
+
+		if (!c || !c->net)
+			continue;
+		if (told)
+			sc_chan_events_now(c);
+		absent |= sc_net_absent(c->net);
+	}
+	return absent;
+}
+
 /* One sleep in the kernel. Events of local descriptors, 0, or -errno. */
 static long nap(struct sc_thread *t, struct sc_epoll *e, int epfd, struct epoll_event *ev,
 		uint32_t max, uint64_t deadline, const struct sc_wait_mask *mask)
 {
 	long n = 0;
 
+	if (look_at_domains(t, false) && deadline > sc_net_deadline(SC_NET_ABSENT_US))
+		deadline = sc_net_deadline(SC_NET_ABSENT_US);
 	__atomic_fetch_add(&e->waiting, 1, __ATOMIC_SEQ_CST);
 	each_chan(t, sleep_begins);
 	sc_net_pump_all(t);
@@ -673,6 +708,11 @@ static long wait_for(struct sc_thread *t, struct sc_epoll *e, int epfd, struct e
 			spin_learn(t, __builtin_ia32_rdtsc() - start);
 			return n;
 		}
+		look_at_domains(
+		    t, true); /* nothing for the program: perhaps the broker has said something */
+		n = bells_in(t, e, epfd);
+		if (n)
+			return n;
 		if (deadline != SC_NET_FOREVER && sc_now_us() >= deadline)
 			return 0;
 		if (sc_signal_waits(t))

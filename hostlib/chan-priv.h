@@ -36,8 +36,9 @@ struct sc_chan {
 	struct sc_channel_host *host;
 	const volatile struct sc_channel_guest *guest;
 	int sock;
-	int call; /* eventfd: rings the agent */
-	int kick; /* eventfd: the agent rings us */
+	int call;	   /* eventfd: rings the agent */
+	int kick;	   /* eventfd: the agent rings us */
+	uint32_t kick_gen; /* another one with each new kick; unique in this memory image; atomic */
 	uint32_t session;
 	uint32_t deadline_ms; /* so long may the domain be gone; 0: not at all */
 	uint32_t silence_ms;  /* with 0: so long may it be silent */
@@ -130,6 +131,8 @@ void sc_lane_pass(struct sc_chan *c);
 
 /* Takes the broker's unasked messages off the socket. Any thread; does nothing if another one is at it. */
 void sc_chan_events(struct sc_chan *c);
+/* The same, but waits for who is at it. */
+void sc_chan_events_now(struct sc_chan *c);
 
 /* A call on this channel passed its deadline: gives the channel up if its broker is gone, so that the next call attaches
  * anew. */

@@ -208,6 +208,9 @@ static void take_event(struct sc_chan *c, const struct sc_attach_event *e, int *
 	if (e->nfds == 2 && nfds == 2) {
 		sc_sys3(__NR_dup3, fds[0], c->call, O_CLOEXEC);
 		sc_sys3(__NR_dup3, fds[1], c->kick, O_CLOEXEC);
+		/* release: whoever sees the number uses the new one */
+		__atomic_store_n(&c->kick_gen, __atomic_add_fetch(&chan_gen, 1, __ATOMIC_RELAXED),
+				 __ATOMIC_RELEASE);
 	}
 	close_fds(fds, nfds);
 }
@@ -247,16 +250,29 @@ static long await_msg(struct sc_chan *c, uint32_t type, uint32_t seq, void *buf,
 	}
 }
 
-void sc_chan_events(struct sc_chan *c)
+/* With the domain's lock. */
+static void take_events(struct sc_chan *c)
 {
 	uint64_t buf[SC_ATTACH_MSG_MAX / 8];
 	int fds[2];
 	uint32_t nfds;
 
-	if (!sc_mutex_trylock(&c->dom->lock))
-		return;
 	if (!c->orphan)
 		await_msg(c, 0, 0, buf, fds, 2, &nfds);
+}
+
+void sc_chan_events(struct sc_chan *c)
+{
+	if (!sc_mutex_trylock(&c->dom->lock))
+		return;
+	take_events(c);
+	sc_mutex_unlock(&c->dom->lock);
+}
+
+void sc_chan_events_now(struct sc_chan *c)
+{
+	sc_mutex_lock(&c->dom->lock);
+	take_events(c);
 	sc_mutex_unlock(&c->dom->lock);
 }
 
@@ -418,7 +434,7 @@ static struct sc_chan *chan_make(struct sc_dom *d, const struct sc_attach_rep *r
 	sc_sys3(__NR_madvise, base, rep->layout.size, MADV_DONTFORK);
 	sc_sys3(__NR_madvise, base, rep->layout.size, MADV_DONTDUMP);
 	c->dom = d;
-	c->gen = __atomic_add_fetch(&chan_gen, 1, __ATOMIC_RELAXED);
+	c->gen = c->kick_gen = __atomic_add_fetch(&chan_gen, 1, __ATOMIC_RELAXED);
 	c->users = 1;
 	c->base = (uint8_t *)base;
 	c->lay = rep->layout;

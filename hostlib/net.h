@@ -133,6 +133,8 @@ struct sc_netchan {
 	    *sleepers;	 /* threads asleep for any socket of this channel; leaders among them */
 	uint32_t nsleep; /* threads asleep for events, in epoll too; atomic */
 	uint32_t wants;	 /* 1: a listener lacks memory for connections; atomic */
+	uint32_t incarnation; /* of the agent that knows the area; atomic */
+	uint64_t absent_us; /* since when the domain is seen to be absent; 0: it is there; atomic */
 };
 
 /*
@@ -193,6 +195,8 @@ void sc_netchan_free(struct sc_netchan *nc);
 
 /* (min: at least so many bytes, if they are to be had.) Gives the agent more memory for this session's sockets. 0 or -errno: there is none. */
 long sc_netmem_more(struct sc_thread *t, struct sc_hlane *l, uint64_t min);
+/* An agent has come that knows nothing of what lies in the domain's segments: they are not given to it. */
+void sc_netmem_abandon(const struct sc_dom *d);
 /* A new session: gives what the process has already. */
 void sc_netmem_known(struct sc_thread *t, struct sc_hlane *l);
 /* Where a segment is mapped (which may happen now), and its bytes; NULL: nobody knows it. */
@@ -269,6 +273,24 @@ long sc_net_wait(struct sc_thread *t, struct sc_netchan *nc, struct sc_nsock *s,
 /* Takes the marks of all attached domains, and wakes those who wait for the sockets. */
 void sc_net_pump(struct sc_thread *t, struct sc_netchan *nc);
 void sc_net_pump_all(struct sc_thread *t);
+/*
+ * Is the channel's domain absent? Then who sleeps for its sockets is to look again after SC_NET_ABSENT_US: when it has been absent
+ * for longer than the recovery timeout, its connections are reset, here and for whoever else holds them.
+ */
+#define SC_NET_ABSENT_US 100000u
+bool sc_net_absent(struct sc_netchan *nc);
+/* Has another agent come? Then it is asked whether it knows what the one before knew. If not, all sockets of the domain that this
+ * process has are lost. Takes a lane, if so. */
+static inline bool sc_net_changed(const struct sc_netchan *nc)
+{
+	uint32_t now = __atomic_load_n(&nc->chan->host->incarnation, __ATOMIC_RELAXED);
+
+	return now && now != __atomic_load_n(&nc->incarnation, __ATOMIC_RELAXED);
+}
+void sc_net_resume(struct sc_thread *t, struct sc_netchan *nc);
+/* Ends all sockets of the channel; without `all` connections alone, datagram sockets have an error. */
+void sc_net_lose(struct sc_netchan *nc, bool all);
+
 /* A listener's connections need memory, as a mark told: gives it. Takes a lane. */
 void sc_net_feed(struct sc_thread *t);
 /* The doorbell rang, and a thread that waits for a lane has read it (lane.c). */

@@ -38,6 +38,7 @@ struct netseg {
 	uint32_t given;	 /* generation of the channel whose session gave it last */
 	uint8_t *base;	 /* NULL: not mapped yet (after an exec); hostile; inherited by fork */
 	uint64_t size;
+	bool abandoned; /* dead sockets lie in it: nobody is to make others there; mem_lock */
 };
 
 static struct netseg segs[SEGS_MAX + 1]; /* filled in order; mem_lock; entries never go */
@@ -122,7 +123,8 @@ static long make(struct sc_thread *t, struct sc_dom *d, struct netseg *s, uint64
 static void give_known(struct sc_thread *t, struct sc_hlane *l)
 {
 	for (uint32_t i = 0; i < nsegs; i++)
-		if (segs[i].dom == l->chan->dom && segs[i].given != l->chan->gen)
+		if (segs[i].dom == l->chan->dom && segs[i].given != l->chan->gen &&
+		    !segs[i].abandoned)
 			give(t, l, &segs[i]);
 }
 
@@ -138,6 +140,14 @@ long sc_netmem_more(struct sc_thread *t, struct sc_hlane *l, uint64_t min)
 	}
 	sc_mutex_unlock(&mem_lock);
 	return res < 0 ? give_pool(t, l) : res;
+}
+
+void sc_netmem_abandon(const struct sc_dom *d)
+{
+	sc_mutex_lock(&mem_lock);
+	for (uint32_t i = 0; i < nsegs; i++)
+		segs[i].abandoned |= segs[i].dom == d;
+	sc_mutex_unlock(&mem_lock);
 }
 
 void sc_netmem_known(struct sc_thread *t, struct sc_hlane *l)

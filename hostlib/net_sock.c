@@ -130,17 +130,60 @@ void sc_nsock_put(struct sc_nsock *s)
 /* ---- the channel's side ---- */
 
 /* Tells the agent where this session's net area is. */
+static long area_tell(struct sc_thread *t, struct sc_hlane *l, const struct sc_netchan *nc,
+		      bool asks)
+{
+	struct sc_slot s = {.op = SC_OP_NET_ATTACH,
+			    .buf = (uint32_t)((uint8_t *)nc->area - l->chan->base),
+			    .len = sizeof(struct sc_net_area),
+			    .arg0 = asks};
+
+	return sc_lane_call(t, l, &s, NULL, 0);
+}
+
+static uint32_t incarnation(const struct sc_chan *c)
+{
+	return __atomic_load_n(&c->host->incarnation, __ATOMIC_ACQUIRE);
+}
+
 static long area_attach(struct sc_thread *t, struct sc_hlane *l, struct sc_netchan *nc)
 {
-	struct sc_slot s = {.op = SC_OP_NET_ATTACH, .len = sizeof(struct sc_net_area)};
-	uint32_t got;
+	uint32_t got, off = sc_pool_get(l->chan, 1, &got, true);
 
-	s.buf = sc_pool_get(l->chan, 1, &got, true);
-	if (!s.buf)
-		return -ENOBUFS;
-	nc->area = (struct sc_net_area *)sc_chan_ptr(l->chan, s.buf);
+	if (!off)
+		return -ENOBUFS; /* otherwise the block is never given back */
+	nc->area = (struct sc_net_area *)sc_chan_ptr(l->chan, off);
 	memset(nc->area, 0, sizeof(*nc->area));
-	return sc_lane_call(t, l, &s, NULL, 0); /* the block is never given back */
+	nc->incarnation = incarnation(l->chan);
+	return area_tell(t, l, nc, false);
+}
+
+/* With chan_lock. */
+static void ask_again(struct sc_thread *t, struct sc_hlane *l, struct sc_netchan *nc)
+{
+	uint32_t now = incarnation(l->chan);
+	long res = now == nc->incarnation ? -EIO : area_tell(t, l, nc, true);
+
+	if (res < 0 && res != -EEXIST)
+		return; /* it has not changed, or has gone again */
+	if (!res) {
+		sc_netmem_abandon(l->chan->dom);
+		sc_net_lose(nc, true);
+	}
+	__atomic_store_n(&nc->incarnation, now, __ATOMIC_RELAXED);
+}
+
+void sc_net_resume(struct sc_thread *t, struct sc_netchan *nc)
+{
+	struct sc_hlane *l;
+
+	if (sc_lane_get(t, nc->chan->dom, &l))
+		return;
+	sc_mutex_lock(&chan_lock);
+	if (l->chan == nc->chan)
+		ask_again(t, l, nc);
+	sc_mutex_unlock(&chan_lock);
+	sc_lane_put(t, l);
 }
 
 static long netchan_make(struct sc_thread *t, struct sc_hlane *l)
@@ -265,6 +308,8 @@ long sc_net_enter(struct sc_thread *t, struct sc_file *f, struct sc_netchan **nc
 
 	if (c && __atomic_load_n(&f->gen, __ATOMIC_ACQUIRE) == c->gen) {
 		*nc = __atomic_load_n(&c->net, __ATOMIC_ACQUIRE);
+		if (*nc && sc_net_changed(*nc))
+			sc_net_resume(t, *nc);
 		if (*nc)
 			return 0;
 	}

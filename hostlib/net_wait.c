@@ -16,6 +16,9 @@
  *
  * Threads in epoll_wait lead themselves: the doorbell is in the kernel's epoll instance (calls_epoll.c).
  *
+ * While the domain is absent (its incarnation is 0: the broker tells by a message on its socket, which the leader polls, too), sleeps
+ * are short, and in between somebody looks whether the recovery timeout has passed.
+ *
  * Marks are hints. They may be missing or too many, if the agent is hostile: then a thread wakes for nothing, or sleeps
  * until its time-out or a signal, as it would with a peer that is silent.
  */
@@ -30,14 +33,15 @@
 #include "net.h"
 #include "process.h"
 
-#define IN_BITS	   (POLLIN | POLLRDNORM)
-#define OUT_BITS   (POLLOUT | POLLWRNORM)
-#define DGRAM_OUT  (OUT_BITS | POLLWRBAND)
-#define ALWAYS	   (POLLERR | POLLHUP)
-#define SPIN_LOST  8u
-#define FEW	   32u /* descriptors of a poll for which no memory is mapped */
-#define EXTRA	   (1 + 2 * SC_MAX_DOMAINS) /* bell, doorbells, brokers' sockets */
-#define POLL_SPINS 64u			    /* looks at each socket before poll sleeps */
+#define IN_BITS	    (POLLIN | POLLRDNORM)
+#define OUT_BITS    (POLLOUT | POLLWRNORM)
+#define DGRAM_OUT   (OUT_BITS | POLLWRBAND)
+#define ALWAYS	    (POLLERR | POLLHUP)
+#define SPIN_LOST   8u
+#define FEW	    32u /* descriptors of a poll for which no memory is mapped */
+#define EXTRA	    (1 + 2 * SC_MAX_DOMAINS) /* bell, doorbells, brokers' sockets */
+#define ABSENT_TOLD 1u			     /* absent_us: for too long, and that was told */
+#define POLL_SPINS  64u			     /* looks at each socket before poll sleeps */
 
 /* ---- time ---- */
 
@@ -56,15 +60,21 @@ uint64_t sc_net_deadline(uint64_t us)
 	return us >= SC_NET_FOREVER - now ? SC_NET_FOREVER : now + us;
 }
 
+/* Microseconds until a deadline. */
+static uint64_t left_us(uint64_t deadline)
+{
+	uint64_t now = deadline == SC_NET_FOREVER ? 0 : sc_now_us();
+
+	return now < deadline ? deadline - now : 0;
+}
+
 /* What is left until a deadline, for ppoll; NULL: for ever. */
 static struct timespec *left(uint64_t deadline, struct timespec *ts)
 {
-	uint64_t now, us;
+	uint64_t us = left_us(deadline);
 
 	if (deadline == SC_NET_FOREVER)
 		return NULL;
-	now = sc_now_us();
-	us = now < deadline ? deadline - now : 0;
 	ts->tv_sec = (long)(us / 1000000);
 	ts->tv_nsec = (long)(us % 1000000) * 1000;
 	return ts;
@@ -309,6 +319,8 @@ void sc_net_feed(struct sc_thread *t)
 		struct sc_netchan *nc = c ? __atomic_load_n(&c->net, __ATOMIC_ACQUIRE) : NULL;
 		struct sc_hlane *l;
 
+		if (nc && sc_net_changed(nc))
+			sc_net_resume(t, nc);
 		if (!nc || !__atomic_load_n(&nc->wants, __ATOMIC_RELAXED) ||
 		    !__atomic_exchange_n(&nc->wants, 0, __ATOMIC_RELAXED))
 			continue;
@@ -322,6 +334,61 @@ void sc_net_feed(struct sc_thread *t)
 void sc_net_kicked(struct sc_chan *c)
 {
 	pump(c->net, 0);
+}
+
+/* ---- absence ---- */
+
+/*
+ * Ends a socket as its agent would, which is gone: a connection is reset; others have an error, or (`all`) are over, too. Lines of
+ * the agent's are written for it: a new incarnation that knows the socket finds them so, and resets the peer.
+ */
+static void lose(struct sc_nsock *s, bool all)
+{
+	struct sc_sock *sh = s->sh;
+	uint32_t state = load(&sh->state);
+	bool ends = all || state == SC_SOCK_CONNECTING || state == SC_SOCK_CONNECTED;
+
+	if ((s->type == SOCK_STREAM && !ends) || state == SC_SOCK_CLOSED)
+		return;
+	ends = all || s->type == SOCK_STREAM;
+	__atomic_store_n(&sh->error, ends ? ECONNRESET : ENETDOWN, __ATOMIC_RELAXED);
+	/* release: the error before its number, flags before the state */
+	__atomic_fetch_add(&sh->err_seq, 1, __ATOMIC_RELEASE);
+	if (!ends)
+		return;
+	__atomic_fetch_or(&sh->flags, SC_SOCK_F_RX_EOF | SC_SOCK_F_TX_CLOSED | SC_SOCK_F_RESET,
+			  __ATOMIC_RELEASE);
+	__atomic_store_n(&sh->state, SC_SOCK_CLOSED, __ATOMIC_RELEASE);
+}
+
+void sc_net_lose(struct sc_netchan *nc, bool all)
+{
+	sc_mutex_lock(&nc->lock);
+	for (uint32_t i = 0; i < SC_NET_SOCKETS; i++)
+		if (nc->map[i] && nc->map[i]->sh) {
+			lose(nc->map[i], all);
+			notify(nc->map[i], 0);
+		}
+	sc_mutex_unlock(&nc->lock);
+}
+
+bool sc_net_absent(struct sc_netchan *nc)
+{
+	uint64_t since = __atomic_load_n(&nc->absent_us, __ATOMIC_RELAXED), now;
+
+	if (__atomic_load_n(&nc->chan->host->incarnation, __ATOMIC_ACQUIRE)) {
+		if (since)
+			__atomic_store_n(&nc->absent_us, 0, __ATOMIC_RELAXED);
+		return false;
+	}
+	now = sc_now_us();
+	if (!since)
+		__atomic_store_n(&nc->absent_us, since = now, __ATOMIC_RELAXED);
+	if (since != ABSENT_TOLD && now - since >= 1000ull * nc->chan->deadline_ms) {
+		__atomic_store_n(&nc->absent_us, ABSENT_TOLD, __ATOMIC_RELAXED);
+		sc_net_lose(nc, false);
+	}
+	return true;
 }
 
 /* ---- who sleeps and who leads ---- */
@@ -423,8 +490,11 @@ static long nap(struct sc_thread *t, struct sleeper *s, uint32_t ns, struct poll
 	long res;
 
 	own[0] = (struct pollfd){.fd = own_bell(t), .events = POLLIN};
-	for (uint32_t i = 0; i < ns; i++)
+	for (uint32_t i = 0; i < ns; i++) {
 		lead_begin(&s[i], own + 1 + 2 * i);
+		if (sc_net_absent(s[i].nc) && left_us(deadline) > SC_NET_ABSENT_US)
+			deadline = sc_net_deadline(SC_NET_ABSENT_US);
+	}
 	res = sc_raw_syscall_interruptible(__NR_ppoll, (long)p, n + 1 + 2 * ns,
 					   (long)left(deadline, &ts),
 					   (long)(mask ? &mask->now : NULL), 8, 0);

@@ -5,7 +5,9 @@
 
 #include "kept.h"
 
+#include "../crc32c.h"
 #include "../segments.h"
+#include "../tables.h"
 
 /* How every entry begins. */
 struct kept_head {
@@ -22,8 +24,9 @@ struct kept_table {
 };
 
 struct kept {
-	bool on; /* there is memory to keep things in */
-	struct sc_tables *head;
+	bool on;   /* there is memory to keep things in */
+	bool lost; /* what was kept was of no use */
+	struct tables tables;
 	struct kept_table table[SC_TABLE_KINDS];
 	uint64_t version;      /* of the entry that was written last */
 	uint32_t conn_version; /* likewise, of connections */

@@ -16,16 +16,13 @@
 #include <lwip/prot/tcp.h>
 #include <lwiphooks.h>
 
-#define MEMORIES 8192u
-#define MISCS	 256u
-#define CRC_POLY 0x82f63b78u
-
-static const uint32_t entry_size[SC_TABLE_KINDS] = {
-    [SC_TABLE_HANDLES] = sizeof(struct sc_kept_sock),
-    [SC_TABLE_GRANTS] = sizeof(struct sc_kept_grant),
-    [SC_TABLE_NET_CONNS] = sizeof(struct sc_kept_conn),
-    [SC_TABLE_NET_MEMORY] = sizeof(struct sc_kept_memory),
-    [SC_TABLE_NET_MISC] = sizeof(struct sc_kept_misc),
+/* Shares of the segment: as many entries for connections and uses of sockets as for sockets. */
+static const struct table_kind kinds[SC_TABLE_KINDS] = {
+    [SC_TABLE_HANDLES] = {sizeof(struct sc_kept_sock), 32},
+    [SC_TABLE_GRANTS] = {sizeof(struct sc_kept_grant), 8},
+    [SC_TABLE_NET_CONNS] = {sizeof(struct sc_kept_conn), 16},
+    [SC_TABLE_NET_MEMORY] = {sizeof(struct sc_kept_memory), 3},
+    [SC_TABLE_NET_MISC] = {sizeof(struct sc_kept_misc), 1},
 };
 
 /* Bytes of an entry that its checksum covers, from its start (the first 8 are not). */
@@ -39,27 +36,6 @@ static const uint32_t entry_checked[SC_TABLE_KINDS] = {
 
 struct kept kept;
 
-/* ---- checksums ---- */
-
-static uint32_t crc32c(const void *data, size_t n)
-{
-	static uint32_t table[256];
-	const uint8_t *p = data;
-	uint32_t crc = ~0u;
-
-	if (!table[1])
-		for (uint32_t i = 0; i < 256; i++) {
-			uint32_t v = i;
-
-			for (int bit = 0; bit < 8; bit++)
-				v = v >> 1 ^ (v & 1 ? CRC_POLY : 0);
-			table[i] = v;
-		}
-	while (n--)
-		crc = crc >> 8 ^ table[(crc ^ *p++) & 0xff];
-	return ~crc;
-}
-
 /* ---- entries ---- */
 
 static uint32_t kind_of(const struct kept_table *t)
@@ -69,15 +45,15 @@ static uint32_t kind_of(const struct kept_table *t)
 
 void *kept_entry(const struct kept_table *t, uint32_t i)
 {
-	return t->base + (size_t)i * entry_size[kind_of(t)];
+	return t->base + (size_t)i * kinds[kind_of(t)].size;
 }
 
 bool kept_entry_valid(const struct kept_table *t, const void *entry)
 {
 	const struct kept_head *h = entry;
 
-	return h->check ==
-	       crc32c((const uint8_t *)entry + sizeof(*h), entry_checked[kind_of(t)] - sizeof(*h));
+	return h->check == crc32c(0, (const uint8_t *)entry + sizeof(*h),
+				  entry_checked[kind_of(t)] - sizeof(*h));
 }
 
 void kept_entry_free(struct kept_table *t, void *entry)
@@ -87,7 +63,7 @@ void kept_entry_free(struct kept_table *t, void *entry)
 	if (!entry)
 		return;
 	__atomic_store_n(&h->state, SC_KEPT_FREE, __ATOMIC_RELEASE);
-	t->free[t->nfree++] = (uint32_t)(((uint8_t *)entry - t->base) / entry_size[kind_of(t)]);
+	t->free[t->nfree++] = (uint32_t)(((uint8_t *)entry - t->base) / kinds[kind_of(t)].size);
 }
 
 /*
@@ -110,8 +86,8 @@ static void *entry_put(struct kept_table *t, void *old, const void *content)
 		return old;
 	}
 	h = kept_entry(t, t->free[--t->nfree]);
-	memcpy(h + 1, (const uint8_t *)content + sizeof(*h), entry_size[kind] - sizeof(*h));
-	h->check = crc32c(h + 1, entry_checked[kind] - sizeof(*h));
+	memcpy(h + 1, (const uint8_t *)content + sizeof(*h), kinds[kind].size - sizeof(*h));
+	h->check = crc32c(0, h + 1, entry_checked[kind] - sizeof(*h));
 	/* Release: the entry is whole before it counts. */
 	__atomic_store_n(&h->state, SC_KEPT_LIVE, __ATOMIC_RELEASE);
 	kept_entry_free(t, old);
@@ -120,48 +96,17 @@ static void *entry_put(struct kept_table *t, void *old, const void *content)
 
 /* ---- opening ---- */
 
-/* Where tables lie in a segment of this size. False: it is too small. */
-static bool lay_out(struct sc_tables *l, uint64_t size, uint64_t epoch)
-{
-	const uint32_t each =
-	    (uint32_t)(sizeof(struct sc_kept_sock) + sizeof(struct sc_kept_grant) +
-		       sizeof(struct sc_kept_conn));
-	uint64_t rest = size - SC_TABLES_BEGIN - MEMORIES * sizeof(struct sc_kept_memory) -
-			MISCS * sizeof(struct sc_kept_misc);
-	uint32_t count = (uint32_t)(rest / each < SC_NET_SOCKETS ? rest / each : SC_NET_SOCKETS);
-	uint32_t off = SC_TABLES_BEGIN;
-
-	if (size < SC_TABLES_BEGIN + 2 * MEMORIES * sizeof(struct sc_kept_memory) ||
-	    size > UINT32_MAX)
-		return false;
-	memset(l, 0, sizeof(*l));
-	l->magic = SC_TABLES_MAGIC;
-	l->version = SC_TABLES_VERSION;
-	l->epoch = epoch;
-	for (uint32_t kind = 0; kind < SC_TABLE_KINDS; kind++) {
-		if (!entry_size[kind])
-			continue;
-		l->table[kind].off = off;
-		l->table[kind].size = entry_size[kind];
-		l->table[kind].count = kind == SC_TABLE_NET_MEMORY ? MEMORIES
-				       : kind == SC_TABLE_NET_MISC ? MISCS
-								   : count;
-		off += l->table[kind].count * entry_size[kind];
-	}
-	l->check = crc32c(l, offsetof(struct sc_tables, check));
-	return true;
-}
-
 static bool make_lists(void)
 {
 	for (uint32_t kind = 0; kind < SC_TABLE_KINDS; kind++) {
 		struct kept_table *t = &kept.table[kind];
 
-		t->base = (uint8_t *)kept.head + kept.head->table[kind].off;
-		t->count = kept.head->table[kind].count;
+		t->count = table_count(&kept.tables, kind);
 		t->nfree = 0;
 		if (!t->count)
 			continue;
+		t->base = table_at(&kept.tables, kind, 0);
+		free(t->free);
 		t->free = calloc(t->count, sizeof(*t->free));
 		if (!t->free)
 			return false;
@@ -186,59 +131,29 @@ static bool all_valid(void)
 	return true;
 }
 
-static void begin_anew(const struct sc_tables *want, uint64_t size)
-{
-	if (kept.head->magic)
-		memset(kept.head, 0, size);
-	kept.head->version = want->version;
-	kept.head->epoch = want->epoch;
-	memcpy(kept.head->table, want->table, sizeof(want->table));
-	kept.head->check = want->check;
-	/* Release: the rest is there. */
-	__atomic_store_n(&kept.head->magic, want->magic, __ATOMIC_RELEASE);
-}
-
-/* What is wrong with the tables that were found; NULL: nothing. */
-static const char *fault(const struct sc_tables *want)
-{
-	if (memcmp(kept.head, want, offsetof(struct sc_tables, tries)))
-		return "they are damaged, or another version's";
-	if (kept.head->tries >= SC_TABLES_TRIES)
-		return "those before us ended when they read them";
-	return NULL;
-}
-
 int kept_open(struct agent *agent)
 {
-	struct own *own = &agent->own[SC_OWN_STATE];
-	struct sc_tables want;
-	const char *wrong = NULL;
-	bool was;
+	enum tables_found found = tables_open(&kept.tables, &agent->own[SC_OWN_STATE], agent->epoch,
+					      agent->incarnation, kinds);
 
-	if (!own->base || !lay_out(&want, own->size, agent->epoch))
+	if (found == TABLES_NONE)
 		return 0;
-	kept.head = own->base;
-	was = kept.head->magic != 0;
-	if (was)
-		wrong = fault(&want);
-	if (!was || wrong)
-		begin_anew(&want, own->size);
 	if (!make_lists())
 		return -ENOMEM;
-	if (was && !wrong && !all_valid()) {
-		wrong = "entries are damaged";
-		begin_anew(&want, own->size);
+	if (found == TABLES_KEPT && !all_valid()) {
+		tables_give_up(&kept.tables, "an entry's checksum is wrong");
+		found = TABLES_LOST;
 		if (!make_lists())
 			return -ENOMEM;
 	}
-	if (wrong)
-		log_error(
-		    "what earlier incarnations kept cannot be used: %s; their sockets are gone, "
-		    "and new ones work",
-		    wrong);
-	kept.head->incarnation = agent->incarnation;
 	kept.on = true;
-	return was && !wrong;
+	kept.lost = found == TABLES_LOST;
+	return found == TABLES_KEPT;
+}
+
+bool kept_lost_all(void)
+{
+	return kept.lost || !kept.on;
 }
 
 /* ---- sessions and memory ---- */
@@ -371,8 +286,8 @@ void kept_by(struct nsock *s, const struct call *c, int64_t res)
 bool kept_result(const struct nsock *s, const struct call *c, int64_t *res)
 {
 	/* Calls of this incarnation come once: their results need not be looked for. */
-	if (!s->restored || s->by.session != channel_session(c->ch)->id || s->by.lane != c->lane ||
-	    s->by.tag != c->s.tag)
+	if (!c->again || !s->restored || s->by.session != channel_session(c->ch)->id ||
+	    s->by.lane != c->lane || s->by.tag != c->s.tag)
 		return false;
 	*res = s->by_res;
 	return true;

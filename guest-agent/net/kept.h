@@ -93,6 +93,8 @@ void kept_tick(void);
 bool kept_read(struct net *n);
 /* Makes again what was, once. */
 void kept_restore(struct net *n);
+/* Nothing of what was is known: calls that pended then cannot be begun again. Any thread, once kept_read() is through. */
+bool kept_lost_all(void);
 /* The call was executed by an earlier incarnation, on this socket: its result. */
 bool kept_result(const struct nsock *s, const struct call *c, int64_t *res);
 /* Notes it, for kept_result(); the entry is written by kept_sock(). */

@@ -94,7 +94,6 @@ struct nsession {
 	uint32_t nmemory;
 	uint32_t nsocks; /* of which it is the owner */
 	void *kept_area;
-	bool restored; /* an earlier incarnation knew it */
 };
 
 /* How far the agent has come with what an earlier one left; see kept.h. */
@@ -289,6 +288,8 @@ void sock_complain(struct nsock *s, const char *what);
 uint32_t socks_tell(struct net *n);
 /* Looks at what processes published. Returns how many sockets that were. */
 uint32_t socks_take_kicks(struct net *n);
+/* The same, whatever the sums say: once, after a recovery. */
+void socks_take_all_kicks(struct net *n);
 bool socks_anything(struct net *n);
 /* Ends what the session owns without ticket, and its channel's segment. */
 void session_end(struct net *n, struct nsession *ns);
@@ -354,8 +355,9 @@ bool tcp_handshake_again(struct sc_kept_conn *c);
 void tcp_reset_again(const struct sc_kept_conn *c, uint32_t una, uint32_t rcv_nxt);
 /* The connection is lost, as if the peer had reset it. */
 void tcp_sock_lose(struct nsock *s);
-/* A connection that was not adopted, and not entered into its listener's ring. */
-void tcp_enqueue_again(struct nsock *l, struct nsock *s);
+/* A connection that nobody adopted is its listener's again; and is entered into its ring if it was not. False: it is over already,
+ * and nobody has heard of it. */
+bool tcp_enqueue_again(struct nsock *l, struct nsock *s);
 void tcp_adopt_again(struct nsock *l, struct nsock *s);
 
 /* ---- udp.c ---- */

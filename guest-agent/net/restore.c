@@ -204,10 +204,14 @@ bool kept_read(struct net *n)
 {
 	int found = kept_open(n->agent);
 
+	/* Tries are counted while we look at what was found, and not while we wait: what ends an agent then is not in there. */
 	if (found > 0) {
-		kept.head->tries++;
+		bool ok;
+
 		drop_old_miscs();
-		if (drop_old_conns() && drop_old_socks())
+		ok = drop_old_conns() && drop_old_socks();
+		kept.tables.shared->tries--;
+		if (ok)
 			n->found = find_segments(n);
 	}
 	if (found < 0 || (found > 0 && !n->found)) {
@@ -251,7 +255,6 @@ static bool restore_session(struct net *n, struct sc_kept_memory *k)
 	ns->ch = ch;
 	ns->area = channel_at(ch, k->start);
 	ns->kept_area = k;
-	ns->restored = true;
 	ns->next = n->sessions;
 	n->sessions = ns;
 	ns->session->service = ns;
@@ -551,7 +554,10 @@ static void restore_children(struct net *n)
 			continue;
 		}
 		tcp_adopt_again(l, s);
-		tcp_enqueue_again(l, s);
+		if (tcp_enqueue_again(l, s))
+			continue;
+		sock_unlink_child(s);
+		sock_gone(s);
 	}
 	free(all);
 }
@@ -612,6 +618,7 @@ void kept_restore(struct net *n)
 	int64_t start = now_ns();
 	uint32_t connected = 0, all = 0;
 
+	kept.tables.shared->tries++;
 	restore_interface(n);
 	restore_memory(n, SC_KEPT_AREA, restore_session);
 	restore_memory(n, SC_KEPT_HELD, restore_held);
@@ -626,9 +633,10 @@ void kept_restore(struct net *n)
 	for (struct nsock *s = n->all; s; s = s->next, all++)
 		connected += s->type == SOCK_STREAM && s->tcp && s->state == SC_SOCK_CONNECTED;
 	let_go(n);
+	socks_take_all_kicks(n);
 	kick_all(n);
 	socks_tell_all(n);
-	kept.head->tries = 0;
+	tables_rebuilt(&kept.tables);
 	log_info("took over %u sockets, %u connections among them, in %u ms", all, connected,
 		 (uint32_t)((now_ns() - start) / 1000000));
 }

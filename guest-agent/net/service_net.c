@@ -250,7 +250,8 @@ static int64_t op_attach(struct net *n, struct nsession *ns, struct call *c)
 	struct session *session = channel_session(c->ch);
 	struct sc_net_conf conf;
 
-	if (ns && !(ns->restored && ns->area == channel_at(c->ch, c->s.buf)))
+	/* A first attach that pended may have been executed; a question has the same answer each time. */
+	if (ns && !(c->again && !c->s.arg0 && ns->area == channel_at(c->ch, c->s.buf)))
 		return -EEXIST;
 	if (c->s.len != sizeof(struct sc_net_area) || c->s.buf % SC_LINE)
 		return -EINVAL;
@@ -266,7 +267,6 @@ static int64_t op_attach(struct net *n, struct nsession *ns, struct call *c)
 		session->service = ns;
 		kept_area(ns, c->s.buf);
 	}
-	ns->restored = false;
 	if (c->s.len2 >= sizeof(conf)) {
 		iface_conf(n, &conf);
 		memcpy(channel_at(c->ch, c->s.buf2), &conf, sizeof(conf));
@@ -280,6 +280,9 @@ static int64_t op_segment(struct net *n, struct nsession *ns, struct call *c)
 		return memory_of_ticket(ns, c->s.arg0, c->s.arg1);
 	if (!c->s.len || c->s.buf % SC_PAGE)
 		return -EINVAL;
+	for (uint32_t i = 0; c->again && i < ns->nmemory; i++)
+		if (ns->memory[i]->session == ns->session->id && ns->memory[i]->start == c->s.buf)
+			return 0; /* an earlier incarnation has taken it */
 	return memory_of_channel(ns, c->s.buf, c->s.buf + c->s.len);
 }
 
@@ -330,7 +333,7 @@ static struct nsock *find_made(struct net *n, const struct nsession *ns, const s
 {
 	struct nsock *s = n->all;
 
-	if (!ns->restored || !c->s.arg1)
+	if (!c->again || !c->s.arg1)
 		return NULL;
 	while (s && !(s->restored && s->ticket == c->s.arg1 && s->secret == c->s.arg2 &&
 		      s->owner == ns->session))
@@ -577,7 +580,8 @@ static int64_t execute(struct net *n, struct call *c)
 	if (!ns && c->s.op != SC_OP_NET_ATTACH && c->s.op != SC_OP_NOP)
 		return -EINVAL;
 	if (o->on_socket && !sock_get(ns, c->s.handle, &err))
-		return err;
+		/* An earlier incarnation may have closed it, and not have come to say so. */
+		return c->again && c->s.op == SC_OP_CLOSE && err == -EBADF ? 0 : err;
 	if (!o->changes)
 		return o->run(n, ns, c);
 	s = sock_of(n, c);
@@ -705,6 +709,11 @@ static void resumed(struct agent *agent)
 		poller_wake(n->poller);
 }
 
+static bool pending_lost(const struct agent *agent)
+{
+	return kept_lost_all();
+}
+
 static void ended(struct agent *agent)
 {
 	struct port *t = agent->net->port;
@@ -750,6 +759,7 @@ const struct service agent_service = {
     .make_tables = make_tables,
     .recover = recover,
     .resumed = resumed,
+    .pending_lost = pending_lost,
     .ended = ended,
     .describe = describe,
     .begin = begin,

@@ -749,6 +749,15 @@ uint32_t socks_take_kicks(struct net *n)
 	return count;
 }
 
+/* The last incarnation may have taken bits of a sum and not of its words: such a word would never be looked at again, since its bits are
+ * set already. */
+void socks_take_all_kicks(struct net *n)
+{
+	for (struct nsession *ns = n->sessions; ns; ns = ns->next)
+		for (uint32_t word = 0; ns->area && word < SC_NET_WORDS; word++)
+			take_word(ns, word);
+}
+
 bool socks_anything(struct net *n)
 {
 	if (atomic_load_explicit(&n->mail, memory_order_relaxed) || n->changed)
@@ -811,8 +820,11 @@ void sock_gone(struct nsock *s)
 	else
 		tcp_sock_close(s);
 	end_children(s);
+	/* Before anybody is told: the ticket may be used again then. */
 	if (s->tcp)
 		kept_sock(s);
+	else
+		kept_sock_gone(s);
 	/* Freed at the end of the round if the stack has done with it, or when it has. */
 	sock_changed(s, CHANGED_STATE);
 }

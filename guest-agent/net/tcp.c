@@ -1018,12 +1018,14 @@ void tcp_adopt_again(struct nsock *l, struct nsock *s)
 	s->taken_ns = l->net->now;
 }
 
-void tcp_enqueue_again(struct nsock *l, struct nsock *s)
+bool tcp_enqueue_again(struct nsock *l, struct nsock *s)
 {
-	if (s->taken || s->accept_at != l->rx_tail || !s->tcp ||
-	    l->rx_tail - l->rx_head + sizeof(struct sc_accept) > l->rx_size)
-		return;
+	if (s->taken || s->accept_at != l->rx_tail)
+		return true;
+	if (!s->tcp || l->rx_tail - l->rx_head + sizeof(struct sc_accept) > l->rx_size)
+		return false;
 	enqueue(l, s);
+	return true;
 }
 
 /* ---- time ---- */

@@ -62,7 +62,9 @@
  */
 enum sc_net_op {
 	/* First of all, once per session: buf/len in: where in the arena the session's net area is, zeroed; SC_LINE-aligned,
-	 * len = sizeof(struct sc_net_area). buf2/len2 out (optional): struct sc_net_conf. -EEXIST: was done already. */
+	 * len = sizeof(struct sc_net_area). buf2/len2 out (optional): struct sc_net_conf. -EEXIST: was done already. arg0 = 1: a process
+	 * that sees a new incarnation asks whether it knows the session (-EEXIST: yes, its sockets go on); if not, this begins anew, and
+	 * sockets of before are over. */
 	SC_OP_NET_ATTACH = 64,
 	/* Gives memory for sockets. Either arg0 = a ticket that has a segment (attach.h), arg1 = a secret, not 0: the first time by the
 	 * ticket's own session, which fixes the secret; later by any session that knows it (the first SC_SEGMENT_HOST bytes of a

@@ -90,7 +90,7 @@ struct sc_tables {
 	uint32_t tries;
 	uint32_t incarnation; /* that wrote last */
 };
-#define SC_TABLES_TRIES 4u
+#define SC_TABLES_TRIES 16u   /* agents may also be killed by others just then, again and again */
 #define SC_TABLES_BEGIN 4096u /* where the first table may be */
 
 enum sc_kept_state {

@@ -95,7 +95,7 @@ class Domain:
     def __enter__(self):
         self.dir = tempfile.mkdtemp(prefix="sc-net.")
         self.log = open(os.path.join(self.dir, "log"), "w", encoding="utf-8")
-        self.start([os.path.join(BUILD, "vhost-sc", "vhost-scd"), "--name", "net0", "--role", "network", "--loopback",
+        self.broker = self.start([os.path.join(BUILD, "vhost-sc", "vhost-scd"), "--name", "net0", "--role", "network", "--loopback",
                     "--deadline-ms", "10000"])
         sock = os.path.join(self.dir, "run", "net0", "agent.sock")
         wait_for("broker", lambda: os.path.exists(sock))
@@ -112,9 +112,28 @@ class Domain:
 
     def kill_agent(self):
         """Kills it wherever it is, and starts another one."""
+        self.stop_agent()
+        self.restart_agent()
+
+    def stop_agent(self):
         self.agent.kill()
         self.agent.wait()
         self.children.remove(self.agent)
+
+    def spoil_state(self):
+        """Writes nonsense over what is kept (in the broker's largest segment), as an agent might that has gone mad."""
+        fds = "/proc/%d/fd/" % self.broker.pid
+        largest = max((os.stat(fds + n).st_size, n) for n in os.listdir(fds) if "memfd:vhost-sc-segment" in os.readlink(fds + n))
+        with open(fds + largest[1], "r+b") as f:
+            f.seek(4096)
+            while True:  # one byte in each page
+                page = f.tell()
+                if page >= largest[0]:
+                    break
+                f.write(b"\xa5")
+                f.seek(page + 4096)
+
+    def restart_agent(self):
         self.agent = self.start_agent()
 
     @staticmethod
@@ -136,6 +155,8 @@ class Domain:
         for c in reversed(self.children):
             c.terminate()
             c.wait()
+        if self.tap():  # an agent that was told to end when it had just begun does not know that it is its own
+            ip("link", "del", "sctap0")
         self.log.close()
         with open(self.log.name, encoding="utf-8") as f:
             text = f.read()

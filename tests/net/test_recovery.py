@@ -80,6 +80,14 @@ def idle(client):
         client.count += 1
 
 
+def connect(client):
+    """New connections, one after the other."""
+    while not client.stop.is_set():
+        with connection() as s:
+            echo(s, b"hello")
+            client.count += 1
+
+
 def dgrams(client):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.connect((OWN, PORT))
@@ -109,7 +117,8 @@ class Recovery(unittest.TestCase):
         self.addCleanup(self.end_all)
 
     def start(self, *argv, **kw):
-        p = subprocess.Popen(self.domain.argv(list(argv)), env=self.domain.env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        kw.setdefault("env", self.domain.env())
+        p = subprocess.Popen(self.domain.argv(list(argv)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                              text=True, cwd=self.dir, **kw)
         self.running.append(p)
         return p
@@ -172,9 +181,9 @@ class Recovery(unittest.TestCase):
         self.assertEqual((out, p.returncode), ("", 0), "seed %d" % SEED)
 
     def test_server(self):
-        """Long-lived connections that are used, or idle; datagrams."""
+        """Long-lived connections that are used, or idle; new ones all the while; datagrams."""
         p = self.serve()
-        clients = [Client(f) for f in (ask, ask, ask, idle, idle, dgrams)]
+        clients = [Client(f) for f in (ask, ask, ask, idle, idle, connect, connect, dgrams)]
         self.kill_often(0.05, 0.6)
         self.finish(clients)
         self.stop_server(p)
@@ -185,6 +194,7 @@ class Recovery(unittest.TestCase):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
             s.bind((PEER, PORT))
             s.settimeout(0.1)
+            self.assertEqual(p.stdout.readline(), "ready\n")
             over = threading.Event()
 
             def reply():
@@ -203,6 +213,61 @@ class Recovery(unittest.TestCase):
             t.join()
         self.assertEqual(p.returncode, 0, out)
         self.assertGreater(int(out), KILLS)
+
+    def test_too_long(self):
+        """The domain does not come back in time: connections end, in a call or in epoll; listeners and datagrams outlive it."""
+        with socket.create_server((PEER, PORT)) as srv:
+            p = self.start(PYTHON, WORK, "lost", OWN, PEER, str(PORT), env=dict(self.domain.env(), VHOST_SC_RECOVERY_TIMEOUT="1"),
+                           stdin=subprocess.PIPE)
+            outside = [srv.accept()[0] for _ in range(3)]
+            for s in outside:
+                s.settimeout(WAIT_S)
+            self.assertEqual(p.stdout.readline(), "connected\n")
+            self.domain.stop_agent()
+            self.assertEqual([p.stdout.readline() for _ in range(4)],
+                             ["recv ECONNRESET, then b'', then send EPIPE\n", "poll IN ERR HUP\n", "epoll IN ERR HUP\n", "dgram ENETDOWN\n"])
+            self.domain.restart_agent()
+            for s in outside:
+                with self.assertRaises(ConnectionResetError):
+                    s.recv(1)
+                s.close()
+            with connection() as s:
+                self.assertEqual(s.recv(100), b"served")
+            out, _ = p.communicate("", timeout=WAIT_S)
+            self.assertEqual((out, p.returncode), ("", 0))
+
+    def test_spoilt_state(self):
+        """What is kept is damaged: sockets of before are over, for both sides, and new ones work, in the same process, too."""
+        with socket.create_server((PEER, PORT)) as srv:
+            p = self.start(PYTHON, WORK, "spoilt", OWN, PEER, str(PORT), stdin=subprocess.PIPE)
+            s, _ = srv.accept()
+            s.settimeout(WAIT_S)
+            self.assertEqual(p.stdout.readline(), "connected\n")
+            self.domain.stop_agent()
+            self.domain.spoil_state()
+            self.domain.restart_agent()
+            self.assertEqual([p.stdout.readline() for _ in range(3)], ["recv ECONNRESET\n", "accept over\n", "dgram ECONNRESET\n"])
+            with self.assertRaises(ConnectionResetError):
+                while True:
+                    s.sendall(b"hello?")
+                    time.sleep(0.05)
+            s, _ = srv.accept()
+            s.settimeout(WAIT_S)
+            self.assertEqual(s.recv(100), b"anew")
+            s.close()
+        out, _ = p.communicate("", timeout=WAIT_S)
+        self.assertEqual((out, p.returncode), ("", 0))
+
+    def test_kills_in_a_row(self):
+        """Before, while, and after the last one's sockets are made again."""
+        p = self.serve()
+        clients = [Client(f) for f in (ask, idle, dgrams)]
+        for c in clients[:1]:
+            while not c.count and not c.wrong:
+                time.sleep(0.01)
+        self.kill_often(0, 0.03)
+        self.finish(clients)
+        self.stop_server(p)
 
     def until(self, argv):
         end = time.monotonic() + WAIT_S

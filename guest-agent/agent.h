@@ -37,7 +37,9 @@ struct keep;
 struct locks;
 struct net;
 struct objects;
+struct orphans;
 struct poller;
+struct retain;
 struct segments;
 struct service;
 struct session;
@@ -104,7 +106,10 @@ struct agent {
 	uint32_t max_spin_us; /* from START and options */
 	uint32_t ncpus_online;
 	struct handles *handles;
-	struct keep *keep; /* storage */
+	struct keep *keep;	 /* storage */
+	struct orphans *orphans; /* likewise */
+	struct retain *
+	    retain; /* storage; NULL: changes are not recorded. Set before any channel is attached */
 	struct sessions *sessions;
 	struct locks *locks;
 	struct segments *segments;
@@ -158,7 +163,9 @@ struct call {
 	uint64_t end;  /* the position that it leaves, where that does not follow from res */
 	bool has_pos;  /* holds h's position */
 	bool has_pos2; /* holds h2's position */
-	uint8_t gate;  /* counted as a change in phase `gate` - 1; 0: not counted */
+	/* records of changes that were made for it, by the checkpoint's phase (retain.h) */
+	uint8_t logged[2];
+	uint8_t gate; /* counted as a change in phase `gate` - 1; 0: not counted */
 };
 
 /* Whoever executes operations: a poller or a worker. Its own thread alone uses it. */

@@ -4,6 +4,7 @@
 
 #include "agent.h"
 #include "hot.h"
+#include "orphans.h"
 #include "session.h"
 
 #include <errno.h>
@@ -24,6 +25,7 @@ struct handles {
 	uint32_t first_free;
 	uint32_t count;
 	uint32_t incarnation; /* low 8 bits */
+	struct agent *agent;  /* handles_serve() */
 };
 
 struct handles *handles_new(uint32_t max, uint32_t incarnation)
@@ -44,6 +46,11 @@ struct handles *handles_new(uint32_t max, uint32_t incarnation)
 	t->first_free = NO_INDEX;
 	t->incarnation = incarnation & 0xff;
 	return t;
+}
+
+void handles_serve(struct handles *t, struct agent *agent)
+{
+	t->agent = agent;
 }
 
 void handles_free(struct handles *t)
@@ -101,6 +108,8 @@ struct handle *handle_new(struct handles *t, int fd, struct session *s, struct r
 	h->ticket = 0;
 	h->fid.len = 0;
 	h->kept = NULL;
+	h->same_prev = NULL;
+	atomic_store_explicit(&h->orphan, 0, memory_order_relaxed);
 	h->pos = 0;
 	h->pos_now = 0;
 	atomic_store_explicit(&h->lock_owner, 0, memory_order_relaxed);
@@ -340,6 +349,8 @@ void handle_reap(struct handles *t, struct handle *h)
 {
 	struct session *s = h->session;
 
+	if (h->same_prev)
+		orphan_closed(t->agent, h);
 	hot_drop(h);
 	close(h->fd);
 	if (h->root)

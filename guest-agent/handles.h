@@ -25,6 +25,7 @@
 #include "vhost-sc/state.h"
 #include "workers.h"
 
+struct agent;
 struct call;
 struct handles;
 struct hot;
@@ -67,7 +68,10 @@ struct handle {
 	struct sc_kept_handle
 	    *kept;    /* where it is kept, or NULL. Written here, never read back but by keep.c */
 	uint64_t pos; /* regular files: who has the position may look, and move it */
-	uint32_t pos_now;	     /* keep.c's */
+	uint32_t pos_now; /* keep.c's */
+	/* orphans.c's: the chain of open files by identity, and enum orphan; same_prev NULL: in none */
+	struct handle *same_next, **same_prev;
+	_Atomic uint32_t orphan;
 	_Atomic uint32_t lock_owner; /* 1 once a lock was asked for through this handle */
 	uint32_t next_free;
 	struct job reap;      /* closes the descriptor where that may block */
@@ -85,6 +89,8 @@ struct handle {
 /* Makes a table of `max` handles. NULL: no memory. */
 struct handles *handles_new(uint32_t max, uint32_t incarnation);
 void handles_free(struct handles *t);
+/* Whose handles they are; needed once orphan_opened() was called with one. */
+void handles_serve(struct handles *t, struct agent *agent);
 
 /*
  * Adds an open descriptor; the table owns it from now on (it is closed on failure, too). `root` gains a reference if it

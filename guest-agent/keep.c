@@ -7,7 +7,9 @@
 #include "locks.h"
 #include "log.h"
 #include "objects.h"
+#include "orphans.h"
 #include "poller.h"
+#include "retain.h"
 #include "service.h"
 #include "session.h"
 #include "storage_ops.h"
@@ -95,12 +97,12 @@ static bool same_call(const struct sc_call_id *a, const struct sc_call_id *b)
 /* ---- files ---- */
 
 /* 0, or -errno. */
-static int identify(int fd, struct sc_fid *fid, int *mount_id)
+static int identify(int fd, const char *name, struct sc_fid *fid, int *mount_id)
 {
 	union raw_fid raw = {.fh = {.handle_bytes = SC_FID_MAX}};
 
 	memset(fid, 0, sizeof(*fid));
-	if (name_to_handle_at(fd, "", &raw.fh, mount_id, AT_EMPTY_PATH) < 0)
+	if (name_to_handle_at(fd, name, &raw.fh, mount_id, *name ? 0 : AT_EMPTY_PATH) < 0)
 		return -errno;
 	if (raw.fh.handle_type < 0 || raw.fh.handle_type > UINT8_MAX || !raw.fh.handle_bytes)
 		return -EOVERFLOW;
@@ -110,16 +112,22 @@ static int identify(int fd, struct sc_fid *fid, int *mount_id)
 	return 0;
 }
 
-void keep_identify(const struct agent *agent, int fd, struct sc_fid *fid)
+void keep_identify_at(const struct agent *agent, int dir, const char *name, struct sc_fid *fid)
 {
 	int mount_id;
 
-	if (!agent->keep->on || identify(fd, fid, &mount_id) || mount_id != agent->keep->mount_id)
+	if (!agent->keep->on || identify(dir, name, fid, &mount_id) ||
+	    mount_id != agent->keep->mount_id)
 		memset(fid, 0, sizeof(*fid));
 }
 
+void keep_identify(const struct agent *agent, int fd, struct sc_fid *fid)
+{
+	keep_identify_at(agent, fd, "", fid);
+}
+
 /* A descriptor, or -errno. */
-static int open_fid(const struct agent *agent, const struct sc_fid *fid, int flags)
+int keep_open_fid(const struct agent *agent, const struct sc_fid *fid, int flags)
 {
 	union raw_fid raw = {.fh = {.handle_bytes = fid->len, .handle_type = fid->type}};
 	int fd;
@@ -182,7 +190,8 @@ void keep_opened(struct agent *agent, const struct call *c, struct handle *h, ui
 	struct sc_kept_handle *e, fresh;
 
 	h->kept = NULL;
-	keep_identify(agent, h->fd, &h->fid);
+	if (!h->fid.len)
+		keep_identify(agent, h->fd, &h->fid);
 	if (!h->fid.len || !h->root->fid.len ||
 	    (uint32_t)name >= table_count(&k->t, SC_TABLE_HANDLES))
 		return;
@@ -398,7 +407,7 @@ static struct root *root_by_fid(struct rebuild *r, const struct sc_fid *fid)
 	for (uint32_t i = 0; i < r->nroots; i++)
 		if (!memcmp(&r->roots[i]->fid, fid, sizeof(*fid)))
 			return r->roots[i];
-	fd = open_fid(r->agent, fid, O_PATH | O_DIRECTORY);
+	fd = keep_open_fid(r->agent, fid, O_PATH | O_DIRECTORY);
 	if (fd < 0) {
 		r->err = fd;
 		return NULL;
@@ -472,7 +481,7 @@ static int reopen(const struct agent *agent, const struct sc_kept_handle *e)
 		flags = O_PATH | O_NOFOLLOW;
 	else
 		flags |= O_NONBLOCK;
-	fd = open_fid(agent, &e->fid, flags);
+	fd = keep_open_fid(agent, &e->fid, flags);
 	if (fd < 0)
 		return fd;
 	if (fstat(fd, &st) < 0 || (st.st_mode & S_IFMT) >> 12 != e->type) {
@@ -524,6 +533,7 @@ static bool restore_handle(struct rebuild *r, const struct sc_kept_handle *e)
 	h->pos = e->pos[e->pos_now].pos;
 	h->pos_now = e->pos_now;
 	h->kept = table_at(&agent->keep->t, SC_TABLE_HANDLES, (uint32_t)e->name);
+	orphan_opened(agent, h, true);
 	if (e->ticket)
 		ticket_restore(s, e->ticket, e->name);
 	session_put(s); /* the handle has its own reference */
@@ -662,8 +672,8 @@ static void restore_objects(struct rebuild *r)
 static bool can_reopen(struct agent *agent)
 {
 	struct sc_fid fid;
-	int err = identify(agent->sync_fd, &fid, &agent->keep->mount_id);
-	int fd = err ? err : open_fid(agent, &fid, O_PATH);
+	int err = identify(agent->sync_fd, "", &fid, &agent->keep->mount_id);
+	int fd = err ? err : keep_open_fid(agent, &fid, O_PATH);
 
 	if (fd >= 0)
 		close(fd);
@@ -714,8 +724,11 @@ bool keep_recover(struct agent *agent)
 		return true;
 	}
 	handles_limit(agent->handles, table_count(&k->t, SC_TABLE_HANDLES));
+	if (retain_is_on(agent))
+		orphans_init(agent);
 	if (found == TABLES_KEPT)
 		restore(agent);
+	orphans_sweep(agent);
 	if (!find_free(k, SC_TABLE_GRANTS, &k->grants) ||
 	    !find_free(k, SC_TABLE_LOCKS, &k->locks) ||
 	    !find_free(k, SC_TABLE_OBJECTS, &k->objects) || !locks_kept(agent->locks)) {

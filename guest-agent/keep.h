@@ -41,6 +41,10 @@ void keep_resumed(struct agent *agent);
 
 /* The identity of an open file; len 0: it cannot be kept. Any thread. */
 void keep_identify(const struct agent *agent, int fd, struct sc_fid *fid);
+/* The same for a name in a directory, which is not followed. */
+void keep_identify_at(const struct agent *agent, int dir, const char *name, struct sc_fid *fid);
+/* Opens a file by its identity, with rights of the agent's own. A descriptor or -errno; -ESTALE: it is no more. */
+int keep_open_fid(const struct agent *agent, const struct sc_fid *fid, int flags);
 
 /* c has opened h, whose name will be `name`; nobody else knows it yet. h->fid is set by this. */
 void keep_opened(struct agent *agent, const struct call *c, struct handle *h, uint64_t name);

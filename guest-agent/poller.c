@@ -2,6 +2,7 @@
 /* poller.c - see poller.h. */
 #include "poller.h"
 
+#include "fault.h"
 #include "log.h"
 #include "relay.h"
 #include "service.h"
@@ -95,6 +96,7 @@ struct poller {
 	struct call *back;    /* taken out of the inbox, not looked at yet */
 	struct lane *dirty;   /* lanes of all channels with unpublished completions */
 	uint64_t publication; /* counts publish_lanes() */
+	uint32_t logged[2];   /* call.logged of what is finished and not published */
 	struct io_uring ring;
 	bool has_ring;
 	uint32_t unsubmitted;
@@ -209,13 +211,25 @@ static inline struct channel *lane_channel(struct lane *ln)
 	return (struct channel *)((char *)(ln - ln->index) - offsetof(struct channel, lanes));
 }
 
+/* All finished calls are published: says so of those that had records. */
+static inline void note_published(struct poller *p)
+{
+	if (!(p->logged[0] | p->logged[1]))
+		return;
+	p->service->published(p->agent, p->logged);
+	p->logged[0] = p->logged[1] = 0;
+}
+
 /* Makes completions visible, and wakes who sleeps for them. */
 static void publish_lanes(struct poller *p)
 {
 	struct lane *first = p->dirty;
 
-	if (!first)
+	if (!first) {
+		note_published(p); /* of lanes that nobody looks at any more */
 		return;
+	}
+	SC_FAULT_POINT("poller:publish");
 	p->publication++;
 	/* Release: who sees the index sees the completions and the data. */
 	for (struct lane *ln = first; ln; ln = ln->dirty_next)
@@ -228,6 +242,7 @@ static void publish_lanes(struct poller *p)
 			kick_sleeper(p, lane_channel(ln));
 	}
 	p->dirty = NULL;
+	note_published(p);
 }
 
 /* The end of a call: results to its lane, if that is still the lane that asked. */
@@ -240,6 +255,8 @@ static void call_finish(struct poller *p, struct call *c)
 
 	if (pos && !c->settled)
 		p->service->moved(p, c);
+	p->logged[0] += c->logged[0];
+	p->logged[1] += c->logged[1];
 	if (ln->life == c->lane_life && !ln->broken)
 		lane_complete(p, ln, c->s.tag, c->cqe_flags, c->res);
 	if (pos)

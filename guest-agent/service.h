@@ -52,6 +52,8 @@ struct service {
 	void (*moved)(struct poller *p, struct call *c);
 	/* Its completion is in its lane; for a call that has a position it is published, too. */
 	void (*finish)(struct poller *p, struct call *c);
+	/* Completions are published of calls whose `logged` sums up to this (not both 0). In the poller. */
+	void (*published)(struct agent *agent, const uint32_t logged[2]);
 	/* True if calls that pended when this agent started, and that the one before had begun, end with -EIO. NULL: they do.
 	 * Otherwise they begin with call.again set. */
 	bool (*pending_lost)(const struct agent *agent);

@@ -8,6 +8,7 @@
 #include "locks.h"
 #include "log.h"
 #include "objects.h"
+#include "retain.h"
 #include "session.h"
 #include "storage.h"
 
@@ -135,6 +136,8 @@ static bool make_tables(struct agent *agent)
 	agent->sessions = sessions_new(one < AGENT_SESSION_HANDLES ? one : AGENT_SESSION_HANDLES);
 	agent->locks = locks_new(agent);
 	agent->objects = objects_new(agent);
+	if (agent->handles)
+		handles_serve(agent->handles, agent);
 	if (agent->handles && agent->sessions && agent->locks && agent->objects && keep_init(agent))
 		return true;
 	log_error("not enough memory for the tables");
@@ -144,6 +147,12 @@ static bool make_tables(struct agent *agent)
 static void describe(const struct agent *agent, char *text, size_t size)
 {
 	snprintf(text, size, "%s", agent->opt.root);
+}
+
+static void resumed(struct agent *agent)
+{
+	keep_resumed(agent);
+	retain_resumed(agent);
 }
 
 static void cancel_session(struct agent *agent, struct session *s)
@@ -173,16 +182,16 @@ static int64_t expire(struct agent *agent, int64_t now)
 
 static int sync_root(struct agent *agent)
 {
-	int err = objects_flush_all(agent);
+	int err = objects_flush_all(agent), synced;
 
 	if (err)
 		log_error("what was stored into mapped files could not be written: %s",
 			  strerror(-err));
-	if (syncfs(agent->sync_fd) == 0)
+	synced = retain_is_on(agent) ? retain_sync(agent) : syncfs(agent->sync_fd) < 0 ? -errno : 0;
+	if (!synced)
 		return err;
-	err = -errno;
-	log_error("syncing %s: %s", agent->opt.root, strerror(-err));
-	return err;
+	log_error("syncing %s: %s", agent->opt.root, strerror(-synced));
+	return synced;
 }
 
 static void beat(struct agent *agent)
@@ -206,13 +215,14 @@ const struct service agent_service = {
     .prepare = prepare,
     .make_tables = make_tables,
     .recover = keep_recover,
-    .resumed = keep_resumed,
+    .resumed = resumed,
     .describe = describe,
     .begin = storage_start,
     .work = storage_work,
     .ring_done = storage_ring_done,
     .moved = storage_moved,
     .finish = storage_finish,
+    .published = retain_published,
     .pending_lost = keep_is_lost,
     .start_worker = actor_own_umask,
     .cancel_session = cancel_session,

@@ -6,6 +6,7 @@
 #include "locks.h"
 #include "log.h"
 #include "objects.h"
+#include "retain.h"
 #include "storage_ops.h"
 #include "workers.h"
 
@@ -246,7 +247,7 @@ static enum step begin(struct poller *p, const struct op *op, struct call *c)
 		return done(c, err < 0 ? err : 0);
 	if (!take_positions(op, c))
 		return STEP_AWAY;
-	if (c->again && keep_settled(a->agent, c))
+	if (c->again && (keep_settled(a->agent, c) || retain_settled(a->agent, c)))
 		return STEP_DONE;
 	if (op->start)
 		return op->start(p, c);
@@ -303,6 +304,8 @@ static bool closes_fast(const struct handle *h)
 	struct stat st;
 
 	if (!(h->flags & O_PATH) && (h->flags & O_ACCMODE) != O_RDONLY)
+		return false;
+	if (atomic_load_explicit(&((struct handle *)h)->orphan, memory_order_relaxed))
 		return false;
 	return fstat(h->fd, &st) == 0 && st.st_nlink > 0;
 }

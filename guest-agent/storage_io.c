@@ -17,7 +17,9 @@
  * Everything that the ring does has a worker's version, for kernels that refuse io_uring.
  */
 #include "hot.h"
+#include "keep.h"
 #include "objects.h"
+#include "retain.h"
 #include "storage.h"
 #include "storage_ops.h"
 
@@ -216,6 +218,9 @@ enum step start_write(struct poller *p, struct call *c)
 	c->appends = c->s.flags & SC_SLOT_F_CURPOS && goes_to_end(c);
 	if (!gate_enter(p, c))
 		return STEP_WORK;
+	/* What is recorded is made in one piece, by a thread that may wait. */
+	if (retain_covers(poller_actor(p)->agent, &c->h->fid))
+		return STEP_WORK;
 	return is_direct(c->h) ? ring_io(p, c, true) : STEP_WORK;
 }
 
@@ -251,6 +256,85 @@ static void note_end(struct call *c)
 	c->end = end < 0 ? 0 : (uint64_t)end;
 }
 
+static int64_t put(const struct call *c, struct iovec *v)
+{
+	ssize_t n = pwritev2(c->h->fd, v, 1, next_pos(c), (int)c->s.arg0);
+
+	return n < 0 ? -errno : n;
+}
+
+/* Data that no record can hold goes to the disk at once; `before` and after it, so that nothing older is written over it. */
+static int64_t barrier(struct record *r, struct call *c, const struct sc_fid *fid, int fd,
+		       int64_t res)
+{
+	struct record_what w = {.kind = SC_LOG_BARRIER, .obj = fid};
+	int64_t err;
+
+	if (!r->t)
+		return 0;
+	if (fsync(fd) < 0)
+		return -errno;
+	err = record_intent(r, c, &w);
+	record_end(r, err ? err : res);
+	return err;
+}
+
+/* A write larger than records can be (a small log). */
+static int64_t put_through(struct record *r, struct call *c, struct iovec *v)
+{
+	int64_t res = barrier(r, NULL, &c->h->fid, c->h->fd, 0), err;
+
+	if (!res)
+		res = put(c, v);
+	if (res <= 0)
+		return res;
+	err = barrier(r, c, &c->h->fid, c->h->fd, res);
+	return err ? err : res;
+}
+
+/*
+ * The write itself, recorded. What is recorded is what is written: the log's copy, though the caller changes his meanwhile. (It is
+ * also in this CPU's cache then.) With O_DIRECT it is the caller's own memory, whose place he has chosen.
+ */
+static int64_t put_recorded(struct actor *a, struct call *c, struct iovec *v)
+{
+	struct record_what w = {.kind = SC_LOG_WRITE, .size = v->iov_len, .obj = &c->h->fid};
+	bool to_end = goes_to_end(c);
+	struct record r;
+	struct stat st;
+	int64_t res = 0;
+
+	record_enter(a->agent, &r, &c->h->fid, NULL, NULL);
+	w.off = (c->s.flags & SC_SLOT_F_CURPOS ? c->h->pos : c->s.off) + c->moved;
+	if (to_end) {
+		if (fstat(c->h->fd, &st) < 0)
+			res = -errno;
+		w.off = (uint64_t)st.st_size;
+		w.flags = SC_LOG_F_APPEND;
+	}
+	w.data = v->iov_base;
+	w.data_len = (uint32_t)v->iov_len;
+	if (!res && v->iov_len > record_data_max(a->agent)) {
+		res = put_through(&r, c, v);
+	} else if (!res && v->iov_len) {
+		res = record_intent(&r, c, &w);
+		if (!res && !is_direct(c->h))
+			v->iov_base = (uint8_t *)r.rec + SC_LOG_DATA(r.rec);
+		if (!res)
+			res = put(c, v);
+		record_end(&r, res);
+	} else if (!res) {
+		res = put(c, v); /* of nothing: to hear what is wrong with it */
+	}
+	record_leave(&r);
+	return res;
+}
+
+static int64_t put_any(struct actor *a, struct call *c, struct iovec *v)
+{
+	return retain_covers(a->agent, &c->h->fid) ? put_recorded(a, c, v) : put(c, v);
+}
+
 /* Writes to a file that may have an object, and to that. */
 static int64_t write_mapped(struct actor *a, struct call *c)
 {
@@ -261,14 +345,13 @@ static int64_t write_mapped(struct actor *a, struct call *c)
 	int64_t res;
 
 	change_begin(a->agent, c->h->dev, c->h->ino, &ch);
-	res = pwritev2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0);
-	res = res < 0 ? -errno : res;
+	res = put_any(a, c, &v);
 	note_end(c);
 	if (res > 0 && ch.o) {
 		/* With the object locked nobody else makes the file longer. */
 		if (goes_to_end(c) && fstat(c->h->fd, &st) == 0)
 			pos = (uint64_t)st.st_size - (uint64_t)res;
-		object_written(a->agent, ch.o, v.iov_base, (size_t)res, pos);
+		object_written(a->agent, ch.o, next_iov(c).iov_base, (size_t)res, pos);
 	}
 	change_end(a->agent, &ch);
 	return res;
@@ -313,12 +396,11 @@ int64_t work_read(struct actor *a, struct call *c, bool cached)
 int64_t work_write(struct actor *a, struct call *c, bool cached)
 {
 	struct iovec v = next_iov(c);
-	ssize_t n;
+	int64_t n;
 
 	if (!c->gate)
 		return write_mapped(a, c);
-	n = pwritev2(c->h->fd, &v, 1, next_pos(c), (int)c->s.arg0);
-	n = n < 0 ? -errno : n;
+	n = put_any(a, c, &v);
 	note_end(c);
 	return add_moved(c, n);
 }
@@ -450,6 +532,8 @@ enum step start_fallocate(struct poller *p, struct call *c)
 
 	if (c->h->type == TYPE_REG && !gate_enter(p, c))
 		return STEP_WORK;
+	if (retain_covers(poller_actor(p)->agent, &c->h->fid))
+		return STEP_WORK;
 	sqe = caller_sqe(p, c);
 	if (!sqe)
 		return STEP_WORK;
@@ -458,15 +542,59 @@ enum step start_fallocate(struct poller *p, struct call *c)
 	return STEP_RING;
 }
 
-/* fallocate; of a file with an object, after what was stored is written back: ranges may move. */
-static int64_t allocate(struct actor *a, const struct call *c, struct object *o)
-{
-	int err = o ? object_flush(a->agent, o, 0, INT64_MAX) : 0;
+#define MOVES_DATA (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE)
 
+static int64_t fall(const struct call *c)
+{
+	return fallocate(c->h->fd, (int)c->s.arg0, (off_t)c->s.off, (off_t)c->s.arg1) < 0 ? -errno
+											  : 0;
+}
+
+/* What moves data cannot be repeated: it is on the disk when it returns. */
+static int64_t move_data(struct record *r, struct call *c)
+{
+	int64_t err = barrier(r, NULL, &c->h->fid, c->h->fd, 0);
+
+	if (!err)
+		err = fall(c);
+	return err ? err : barrier(r, c, &c->h->fid, c->h->fd, 0);
+}
+
+static int64_t allocate_recorded(struct actor *a, struct call *c)
+{
+	struct record_what w = {.kind = SC_LOG_FALLOCATE,
+				.off = c->s.off,
+				.size = c->s.arg1,
+				.mode = (uint32_t)c->s.arg0,
+				.obj = &c->h->fid};
+	struct record r;
+	int64_t err;
+
+	if (!retain_covers(a->agent, &c->h->fid) || c->s.off > INT64_MAX ||
+	    c->s.arg1 > INT64_MAX - c->s.off || c->h->type != TYPE_REG)
+		return fall(c);
+	record_enter(a->agent, &r, &c->h->fid, NULL, NULL);
+	if (c->s.arg0 & MOVES_DATA) {
+		err = move_data(&r, c);
+	} else {
+		err = record_intent(&r, c, &w);
+		if (!err)
+			err = fall(c);
+		record_end(&r, err);
+	}
+	record_leave(&r);
+	return err;
+}
+
+/* fallocate; of a file with an object, after what was stored is written back: ranges may move. */
+static int64_t allocate(struct actor *a, struct call *c, struct object *o)
+{
+	int64_t err = o ? object_flush(a->agent, o, 0, INT64_MAX) : 0;
+
+	if (!err)
+		err = allocate_recorded(a, c);
 	if (err)
 		return err;
-	if (fallocate(c->h->fd, (int)c->s.arg0, (off_t)c->s.off, (off_t)c->s.arg1) < 0)
-		return -errno;
 	if (o)
 		object_changed(a->agent, o,
 			       c->s.arg0 & ~(uint64_t)FALLOC_FL_KEEP_SIZE ? c->s.off : INT64_MAX,
@@ -549,19 +677,22 @@ int64_t work_readdir(struct actor *a, struct call *c, bool cached)
 	if (c->s.buf & 7 || (c->h->flags & O_PATH))
 		return c->s.buf & 7 ? -EINVAL : -EBADF;
 	c->end = c->h->pos;
-	n = syscall(SYS_getdents64, c->h->fd, buf, ask < sizeof(buf) ? ask : sizeof(buf));
-	if (n < 0)
-		return -errno;
-	for (long at = 0; at < n;) {
-		const struct linux_dirent64 *d = (const struct linux_dirent64 *)(buf + at);
-		uint32_t len = put_dirent(to + filled, c->s.len - filled, d);
+	do { /* again if there was nothing but what is not shown */
+		n = syscall(SYS_getdents64, c->h->fd, buf, ask < sizeof(buf) ? ask : sizeof(buf));
+		if (n < 0)
+			return -errno;
+		for (long at = 0; at < n;) {
+			const struct linux_dirent64 *d = (const struct linux_dirent64 *)(buf + at);
+			bool shown = strcmp(d->name, SC_OWN_DIR) != 0;
+			uint32_t len = shown ? put_dirent(to + filled, c->s.len - filled, d) : 0;
 
-		if (!len)
-			return -EINVAL;
-		filled += len;
-		at += d->reclen;
-		c->end = (uint64_t)d->off;
-	}
+			if (shown && !len)
+				return -EINVAL;
+			filled += len;
+			at += d->reclen;
+			c->end = (uint64_t)d->off;
+		}
+	} while (!filled && n > 0);
 	return filled;
 }
 
@@ -572,16 +703,27 @@ int64_t work_copy(struct actor *a, struct call *c, bool cached)
 	off_t from = (off_t)(c->s.flags & SC_SLOT_F_CURPOS ? c->h->pos : c->s.off);
 	off_t to = (off_t)(c->s.flags & SC_SLOT_F_CURPOS2 ? c->h2->pos : c->s.arg2);
 	struct change ch;
+	struct record r;
 	int err = flush_mapped(a, c->h);
-	ssize_t n;
+	int64_t n;
 
 	if (c->s.arg0 > INT64_MAX)
 		return -EINVAL;
 	if (err)
 		return err;
 	change_begin(a->agent, c->h2->dev, c->h2->ino, &ch);
-	n = copy_file_range(c->h->fd, &from, c->h2->fd, &to, (size_t)c->s.arg0, 0);
-	n = n < 0 ? -errno : n;
+	record_enter(a->agent, &r, &c->h2->fid, NULL, NULL);
+	n = barrier(&r, NULL, &c->h2->fid, c->h2->fd, 0);
+	if (!n) {
+		n = copy_file_range(c->h->fd, &from, c->h2->fd, &to, (size_t)c->s.arg0, 0);
+		n = n < 0 ? -errno : n;
+	}
+	if (n > 0) {
+		int64_t failed = barrier(&r, c, &c->h2->fid, c->h2->fd, n);
+
+		n = failed ? failed : n;
+	}
+	record_leave(&r);
 	if (n > 0 && ch.o) /* `to` was moved by the call */
 		object_changed(a->agent, ch.o, (uint64_t)(to - n), (uint64_t)to);
 	change_end(a->agent, &ch);
@@ -612,17 +754,23 @@ static uint32_t ioctl_size(uint64_t number)
 }
 
 /* FICLONE, FICLONERANGE. */
-static int64_t clone_file(struct actor *a, const struct call *c, unsigned long number, void *arg)
+static int64_t clone_file(struct actor *a, struct call *c, unsigned long number, void *arg)
 {
 	struct change ch;
+	struct record r;
 	int64_t err = flush_mapped(a, c->h2);
 
 	if (err)
 		return err;
 	change_begin(a->agent, c->h->dev, c->h->ino, &ch);
-	if (ioctl(c->h->fd, number, arg) < 0)
+	record_enter(a->agent, &r, &c->h->fid, NULL, NULL);
+	err = barrier(&r, NULL, &c->h->fid, c->h->fd, 0);
+	if (!err && ioctl(c->h->fd, number, arg) < 0)
 		err = -errno;
-	else if (ch.o)
+	if (!err)
+		err = barrier(&r, c, &c->h->fid, c->h->fd, 0);
+	record_leave(&r);
+	if (!err && ch.o)
 		object_changed(a->agent, ch.o, 0, INT64_MAX);
 	change_end(a->agent, &ch);
 	return err;
@@ -636,6 +784,28 @@ static int left_from_pos(const struct handle *h)
 	return fstat(h->fd, &st) < 0
 		   ? 0
 		   : (int)(st.st_size - (off_t)__atomic_load_n(&h->pos, __ATOMIC_RELAXED));
+}
+
+/* FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR. */
+static int64_t set_flags(struct actor *a, struct call *c, void *arg, uint32_t size)
+{
+	bool flags = c->s.arg0 == FS_IOC_SETFLAGS;
+	struct record_what w = {.kind = flags ? SC_LOG_SETFLAGS : SC_LOG_FSSETXATTR,
+				.obj = &c->h->fid};
+	struct record r;
+	int64_t err;
+
+	if (flags)
+		memcpy(&w.mode, arg, sizeof(w.mode));
+	w.data = flags ? NULL : arg;
+	w.data_len = flags ? 0 : size;
+	record_enter(a->agent, &r, &c->h->fid, NULL, NULL);
+	err = record_intent(&r, c, &w);
+	if (!err && ioctl(c->h->fd, (unsigned long)c->s.arg0, arg) < 0)
+		err = -errno;
+	record_end(&r, err);
+	record_leave(&r);
+	return err;
 }
 
 int64_t work_ioctl(struct actor *a, struct call *c, bool cached)
@@ -657,6 +827,8 @@ int64_t work_ioctl(struct actor *a, struct call *c, bool cached)
 	}
 	if (c->s.arg0 == FICLONERANGE)
 		return clone_file(a, c, FICLONERANGE, arg);
+	if (c->s.arg0 == FS_IOC_SETFLAGS || c->s.arg0 == FS_IOC_FSSETXATTR)
+		return set_flags(a, c, arg, size);
 	if (ioctl(c->h->fd, (unsigned long)c->s.arg0, arg) < 0)
 		return -errno;
 	if (c->s.arg0 == FIONREAD && c->h->type == TYPE_REG) {

@@ -9,7 +9,10 @@
 #include "keep.h"
 #include "locks.h"
 #include "log.h"
+#include "names.h"
 #include "objects.h"
+#include "orphans.h"
+#include "retain.h"
 #include "storage_ops.h"
 #include "workers.h"
 
@@ -164,54 +167,207 @@ static int reopen_base(const struct call *c, struct open_how how)
 	return walk_reopen(c->h->fd, &how);
 }
 
-/*
- * O_TRUNC of a file that is mapped: its mappings have to follow, with the object locked. So where there are objects files
- * are opened without it, and truncated here. (One that is empty was perhaps just made, and keeps the mode that it was made
- * with.) Where there are none, and for O_RDONLY, the kernel has done it. 0 or -errno.
- */
-static int truncate_opened(struct actor *a, int fd, bool by_kernel, struct sc_stat *st)
-{
-	struct change ch;
-	int err = 0;
+/* An open under way. */
+struct opening {
+	uint32_t flags;
+	struct open_how how;
+	bool makes;	/* may make a file */
+	bool truncates; /* what is there */
+	bool by_kernel; /* in the same call as it is opened */
+	bool made;	/* it has been made just now */
+	enum orphan orphan;
+	struct sc_fid fid; /* of what was made */
+};
 
-	if ((st->mode & S_IFMT) != S_IFREG || (!by_kernel && st->size == 0))
+/* Truncates the open file: 0 or -errno. One that is open for reading alone, the kernel has to open once more. */
+static int64_t cut(int fd, uint32_t flags)
+{
+	struct open_how how = {.flags = O_RDONLY | O_TRUNC | O_CLOEXEC | O_NONBLOCK};
+	int again;
+
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		return ftruncate(fd, 0) < 0 ? -errno : 0;
+	again = walk_reopen(fd, &how);
+	if (again >= 0)
+		close(again);
+	return again < 0 ? again : 0;
+}
+
+/*
+ * O_TRUNC of a file that is mapped: its mappings have to follow, with the object locked. So where there are objects, or changes
+ * are recorded, files are opened without it, and truncated here. Where there are none, and for O_RDONLY where nothing is recorded,
+ * the kernel has done it. 0 or -errno.
+ */
+static int truncate_opened(struct actor *a, struct call *c, int fd, const struct opening *o,
+			   struct sc_stat *st)
+{
+	struct record_what w = {.kind = SC_LOG_TRUNCATE};
+	struct change ch;
+	struct record r;
+	struct sc_fid fid = {0};
+	int64_t err = 0;
+
+	if ((st->mode & S_IFMT) != S_IFREG || o->made)
 		return 0;
+	if (retain_is_on(a->agent))
+		keep_identify(a->agent, fd, &fid);
+	w.obj = &fid;
 	change_begin_fd(a->agent, fd, &ch);
-	if (!by_kernel && ftruncate(fd, 0) < 0)
-		err = -errno;
-	else if (ch.o)
+	record_enter(a->agent, &r, &fid, NULL, NULL);
+	if (!o->by_kernel) {
+		err = record_intent(&r, c, &w);
+		if (!err)
+			err = cut(fd, o->flags);
+		record_end(&r, err);
+	}
+	record_leave(&r);
+	if (!err && ch.o)
 		object_changed(a->agent, ch.o, 0, INT64_MAX);
 	change_end(a->agent, &ch);
-	return err ? err : stat_at(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, st);
+	return err ? (int)err : stat_at(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, st);
+}
+
+#define MAKE_TRIES 16 /* names that come and go while we look */
+
+/* True if what is there is a directory, which O_CREAT does not open. */
+static bool is_directory(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/*
+ * O_CREAT where changes are recorded: what is there is opened, as if it had not been asked for; otherwise it is made in a
+ * directory and under a name that are known before. A descriptor or -errno.
+ */
+static int open_or_make(struct actor *a, struct call *c, const struct walk_from *from,
+			struct opening *o, struct walk_cross *x)
+{
+	struct open_how there = {.flags = o->how.flags & ~(uint64_t)O_CREAT};
+	bool excl = o->how.flags & O_EXCL;
+	struct place place;
+	int fd, err;
+
+	for (int i = 0; i < MAKE_TRIES; i++) {
+		fd = excl ? -ENOENT : walk_open(from, &there, x);
+		if (fd >= 0 && is_directory(fd)) {
+			close(fd);
+			return -EISDIR;
+		}
+		if (fd != -ENOENT)
+			return fd;
+		/* The second time it may be a link to where there is nothing. */
+		err =
+		    i && !excl ? walk_place_followed(from, &place, x) : walk_place(from, &place, x);
+		if (err)
+			return err;
+		o->how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+		fd = name_open(a, c, &place, &o->how, &o->made, &o->fid);
+		place_close(&place);
+		if (fd != -EAGAIN)
+			return fd;
+	}
+	return -ENOENT;
+}
+
+/* O_TMPFILE, likewise. */
+static int open_anonymous(struct actor *a, struct call *c, const struct walk_from *from,
+			  struct opening *o, struct walk_cross *x)
+{
+	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC};
+	int dir = a->path[0] ? walk_open(from, &how, x) : c->h->fd, fd;
+
+	if (dir < 0)
+		return dir;
+	o->how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+	o->orphan = o->how.flags & O_EXCL ? ORPHAN_UNLINKED : ORPHAN_ANON;
+	fd = name_anonymous(a, c, dir, &o->how, &o->fid);
+	if (a->path[0])
+		close(dir);
+	if (!o->fid.len)
+		o->orphan = ORPHAN_NOT;
+	o->made = true;
+	return fd;
+}
+
+/* A call that pended had made its file, and did not come to open it: opens it, whatever its mode is. False: it had not. */
+static bool open_made(struct actor *a, const struct call *c, struct opening *o, int *fd)
+{
+	const struct cred *worn = a->wardrobe.now;
+	struct retained found;
+
+	if (!c->again || !retain_found(a->agent, c, SC_LOG_CREATE, &found))
+		return false;
+	creds_wear(&a->wardrobe, NULL);
+	*fd = keep_open_fid(a->agent, &found.obj,
+			    (int)(o->flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC)));
+	creds_wear(&a->wardrobe, worn);
+	o->made = true;
+	return *fd >= 0;
+}
+
+/* Opens what the call names, by the way that its flags need. A descriptor or -errno. */
+static int open_path(struct actor *a, struct call *c, const struct walk_from *from,
+		     struct opening *o, struct walk_cross *x)
+{
+	bool records = retain_is_on(a->agent);
+	int fd;
+
+	x->kind = 0;
+	if (records && open_made(a, c, o, &fd))
+		return fd;
+	if (records && (o->flags & O_TMPFILE) == O_TMPFILE)
+		return open_anonymous(a, c, from, o, x);
+	/* O_DIRECTORY with it makes nothing, in kernels that are not too old. */
+	if (records && (o->flags & (O_CREAT | O_DIRECTORY)) == O_CREAT && a->path[0])
+		return open_or_make(a, c, from, o, x);
+	return a->path[0] ? walk_open(from, &o->how, x) : reopen_base(c, o->how);
+}
+
+/* How to open, by the call's flags. */
+static void plan(struct actor *a, const struct call *c, uint32_t flags, struct opening *o)
+{
+	bool records = retain_is_on(a->agent);
+	bool objects = atomic_load(&a->agent->gate.any);
+	struct retained found;
+
+	*o = (struct opening){.flags = flags, .how = {.flags = flags}};
+	o->makes = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
+	o->truncates = flags & O_TRUNC && !(flags & O_PATH);
+	o->by_kernel = !records && (!objects || (flags & O_ACCMODE) == O_RDONLY);
+	/* Done before, and perhaps written to by others since. */
+	if (o->truncates && c->again && retain_found(a->agent, c, SC_LOG_TRUNCATE, &found))
+		o->truncates = false;
+	if (!o->by_kernel)
+		o->how.flags &= ~(uint64_t)O_TRUNC;
+	if (o->makes)
+		o->how.mode = mode_to_create(a, c->s.arg0 >> 32) & 07777;
 }
 
 /* Opens the call's path. A descriptor that the caller owns, or -errno. */
 static int64_t open_file(struct actor *a, struct call *c, bool cached, uint32_t flags,
-			 struct sc_stat *st)
+			 struct sc_stat *st, enum orphan *orphan)
 {
 	struct walk_from from = {.agent = a->agent,
 				 .root = c->h->root,
 				 .base = c->h->fd,
 				 .path = a->path,
 				 .cached = cached};
-	bool makes = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
-	bool objects = atomic_load(&a->agent->gate.any);
-	bool by_kernel = !objects || (flags & O_ACCMODE) == O_RDONLY;
-	bool truncates = flags & O_TRUNC && !(flags & O_PATH);
 	struct change ch = {0};
-	struct open_how how = {.flags =
-				   truncates && !by_kernel ? flags & ~(uint32_t)O_TRUNC : flags};
 	struct walk_cross x;
+	struct opening o;
 	int fd, err;
 
-	if (cached && (!a->path[0] || makes || flags & O_TRUNC))
+	plan(a, c, flags, &o);
+	if (cached && (!a->path[0] || o.makes || flags & O_TRUNC))
 		return -EAGAIN; /* the kernel has no way to say "unless it blocks" here */
-	if (makes)
-		how.mode = mode_to_create(a, c->s.arg0 >> 32) & 07777;
-	if (truncates)
+	if (names_own_dir(a->path))
+		return -ENOENT;
+	if (o.truncates)
 		change_begin(a->agent, 0, 0, &ch); /* of we do not know which file: counted */
-	fd = a->path[0] ? walk_open(&from, &how, &x) : reopen_base(c, how);
-	if (truncates)
+	fd = open_path(a, c, &from, &o, &x);
+	if (o.truncates)
 		change_end(a->agent, &ch);
 	if (fd == -EXDEV && a->path[0])
 		return tell_cross(c, 1, &x);
@@ -220,20 +376,24 @@ static int64_t open_file(struct actor *a, struct call *c, bool cached, uint32_t 
 	err = stat_at(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, st);
 	if (!err)
 		err = accept_file(fd, flags, st);
-	if (!err && truncates && (objects || atomic_load(&a->agent->gate.any)))
-		err = truncate_opened(a, fd, by_kernel, st);
+	if (!err && o.truncates && (!o.by_kernel || atomic_load(&a->agent->gate.any)))
+		err = truncate_opened(a, c, fd, &o, st);
+	*orphan = o.orphan;
 	if (!err)
 		return fd;
 	close(fd);
 	return err;
 }
 
+#define OPEN_ONCE_MORE 0 /* no handle is */
+
 /* Opens and makes the handle, for a ticket that is opening. Its name or -errno. */
 static int64_t open_handle(struct actor *a, struct call *c, bool cached, uint32_t flags)
 {
+	enum orphan orphan = ORPHAN_NOT;
 	struct handle *h;
 	struct sc_stat st;
-	int64_t fd = open_file(a, c, cached, flags, &st);
+	int64_t fd = open_file(a, c, cached, flags, &st, &orphan);
 	int err;
 
 	if (fd < 0)
@@ -241,6 +401,15 @@ static int64_t open_handle(struct actor *a, struct call *c, bool cached, uint32_
 	h = new_handle(a, c, (int)fd, c->h->root, &st, &err);
 	if (!h)
 		return err;
+	keep_identify(a->agent, h->fd, &h->fid);
+	if (!orphan_opened(a->agent, h, !cached) ||
+	    (!orphan && a->path[0] && orphan_is_too_late(h))) {
+		handle_reap(a->agent->handles, h);
+		return cached ? -EAGAIN : OPEN_ONCE_MORE;
+	}
+	if (orphan)
+		atomic_store_explicit(&h->orphan, orphan, memory_order_relaxed);
+	hide_orphan(h, &st);
 	h->flags = flags & ~(uint32_t)O_NONBLOCK;
 	atomic_store_explicit(&h->status, (uint32_t)c->s.arg0 & SETFL_FLAGS, memory_order_relaxed);
 	h->secret = c->s.arg2;
@@ -263,7 +432,9 @@ int64_t work_open(struct actor *a, struct call *c, bool cached)
 	res = ticket_begin(s, c->s.arg1);
 	if (res)
 		return res;
-	res = open_handle(a, c, cached, (uint32_t)flags);
+	do {
+		res = open_handle(a, c, cached, (uint32_t)flags);
+	} while (res == OPEN_ONCE_MORE);
 	if (res < 0)
 		ticket_end(s, c->s.arg1, TICKET_FREE);
 	return res;

@@ -98,6 +98,9 @@ int64_t work_getpath(struct actor *a, struct call *c, bool cached);
 /* Fills *to from a statx of fd and path. 0 or -errno. */
 int stat_at(int fd, const char *path, int flags, uint32_t mask, struct sc_stat *to);
 
+/* Takes the link that only the agent knows of from what callers see (orphans.h). */
+void hide_orphan(const struct handle *h, struct sc_stat *st);
+
 int64_t work_stat(struct actor *a, struct call *c, bool cached);
 int64_t work_access(struct actor *a, struct call *c, bool cached);
 int64_t work_readlink(struct actor *a, struct call *c, bool cached);

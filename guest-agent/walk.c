@@ -465,6 +465,14 @@ int walk_place(const struct walk_from *from, struct place *place, struct walk_cr
 	return slow_place(from, place, to, false, false);
 }
 
+int walk_place_followed(const struct walk_from *from, struct place *place, struct walk_cross *to)
+{
+	to->kind = 0;
+	if (from->path[0] == '/')
+		return cross(to, SC_CROSS_ABS, from->path, "");
+	return slow_place(from, place, to, true, true);
+}
+
 void place_close(struct place *place)
 {
 	if (place->own)

@@ -65,6 +65,9 @@ int walk_open(const struct walk_from *from, struct open_how *how, struct walk_cr
  * not followed and need not exist. 0 or -errno.
  */
 int walk_place(const struct walk_from *from, struct place *place, struct walk_cross *cross);
+/* The same, but a link at the end is followed, to a place where there is none. */
+int walk_place_followed(const struct walk_from *from, struct place *place,
+			struct walk_cross *cross);
 void place_close(struct place *place);
 
 /* Opens once more what `fd` names, with the caller's rights (a thread may look into its own /proc/self/fd). A descriptor or

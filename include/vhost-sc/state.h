@@ -261,7 +261,8 @@ enum sc_log_kind {
 	/* obj: from `name` in dir to `name2` in dir2. obj2: what was there before and lost that name (SC_LOG_F_KEPT: is open, and
 	 * stays), or, with SC_LOG_F_EXCHANGE, went the other way, or none */
 	SC_LOG_RENAME = 4,
-	/* obj: data of `size` bytes at `off` (appended or not: this is where) */
+	/* obj: data of `size` bytes at `off` (appended or not: this is where). Once DONE, `res` of them were written.
+	 * SC_LOG_F_APPEND: `off` was the file's end */
 	SC_LOG_WRITE = 5,
 	SC_LOG_TRUNCATE = 6,  /* obj: `size` is its length */
 	SC_LOG_FALLOCATE = 7, /* obj: [off, off + size), mode: FALLOC_FL_*; none that moves data */
@@ -292,6 +293,7 @@ enum sc_log_state {
 #define SC_LOG_F_WAS	  4u
 #define SC_LOG_F_DIR	  8u  /* obj is a directory */
 #define SC_LOG_F_ANON	  16u /* CREATE: without a name (O_TMPFILE) */
+#define SC_LOG_F_APPEND	  32u /* WRITE: to the file's end */
 
 struct sc_log_rec {
 	uint64_t seq;		/* its own offset: what differs is no record */

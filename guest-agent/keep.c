@@ -654,10 +654,10 @@ static void restore_objects(struct rebuild *r)
 
 		if (e.state == SC_KEPT_FREE)
 			continue;
-		fd = open_fid(agent, &e.fid, O_RDWR);
+		fd = keep_open_fid(agent, &e.fid, O_RDWR);
 		if (fd < 0) {
 			writable = false;
-			fd = open_fid(agent, &e.fid, O_RDONLY);
+			fd = keep_open_fid(agent, &e.fid, O_RDONLY);
 		}
 		if (fd >= 0 && objects_restore(agent, fd, writable, &e, i + 1)) {
 			r->objects++;

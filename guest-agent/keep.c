@@ -495,6 +495,16 @@ static int reopen(const struct agent *agent, const struct sc_kept_handle *e)
 	return fd;
 }
 
+/* What the file is called now: a replay may have made it once more. */
+static const struct sc_fid *fid_now(const struct agent *agent, const struct sc_kept_handle *e)
+{
+	const struct sc_log *log = agent->own[SC_OWN_LOG].base;
+	uint64_t at = __atomic_load_n(&e->moved_at, __ATOMIC_ACQUIRE);
+
+	return log && at && at <= __atomic_load_n(&log->synced, __ATOMIC_ACQUIRE) ? &e->moved
+										  : &e->fid;
+}
+
 /* Makes the handle of a checked entry. False: r->err. */
 static bool restore_handle(struct rebuild *r, const struct sc_kept_handle *e)
 {
@@ -584,6 +594,7 @@ static bool restore_handles(struct rebuild *r)
 		memcpy(&e, shared, sizeof(e));
 		if (e.state == SC_KEPT_FREE)
 			continue;
+		e.fid = *fid_now(r->agent, shared);
 		if (restore_handle(r, &e)) {
 			r->restored++;
 			continue;
@@ -708,6 +719,43 @@ static void restore(struct agent *agent)
 	free(r.roots);
 }
 
+/* ---- files that were changed ---- */
+
+static bool has_fid(const struct agent *agent, const struct sc_kept_handle *e,
+		    const struct sc_fid *fid)
+{
+	return __atomic_load_n(&e->state, __ATOMIC_RELAXED) == SC_KEPT_LIVE &&
+	       !memcmp(fid_now(agent, e), fid, sizeof(*fid));
+}
+
+/* For replay.h. */
+static bool is_open(void *arg, const struct sc_fid *fid)
+{
+	const struct agent *agent = arg;
+	const struct tables *t = &agent->keep->t;
+
+	for (uint32_t i = 0; i < table_count(t, SC_TABLE_HANDLES); i++)
+		if (has_fid(agent, table_at(t, SC_TABLE_HANDLES, i), fid))
+			return true;
+	return false;
+}
+
+/* For retain.h. */
+static void moved(void *arg, const struct sc_fid *was, const struct sc_fid *now, uint64_t synced)
+{
+	const struct agent *agent = arg;
+	const struct tables *t = &agent->keep->t;
+
+	for (uint32_t i = 0; i < table_count(t, SC_TABLE_HANDLES); i++) {
+		struct sc_kept_handle *e = table_at(t, SC_TABLE_HANDLES, i);
+
+		if (!has_fid(agent, e, was))
+			continue;
+		e->moved = *now;
+		__atomic_store_n(&e->moved_at, synced, __ATOMIC_RELEASE);
+	}
+}
+
 bool keep_recover(struct agent *agent)
 {
 	struct keep *k = agent->keep;
@@ -724,6 +772,11 @@ bool keep_recover(struct agent *agent)
 		return true;
 	}
 	handles_limit(agent->handles, table_count(&k->t, SC_TABLE_HANDLES));
+	if (!retain_recover(agent, is_open, moved, agent) && found == TABLES_KEPT) {
+		tables_give_up(&k->t, "what was changed could not be restored");
+		found = TABLES_LOST;
+		k->lost = true;
+	}
 	if (retain_is_on(agent))
 		orphans_init(agent);
 	if (found == TABLES_KEPT)

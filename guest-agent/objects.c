@@ -4,6 +4,7 @@
 
 #include "log.h"
 #include "poller.h"
+#include "retain.h"
 #include "keep.h"
 #include "segments.h"
 #include "session.h"
@@ -678,28 +679,53 @@ void object_changed(struct agent *agent, struct object *o, uint64_t from, uint64
 		log_error("a mapped file could not be read: its mappings may show zeros");
 }
 
+/* Writes some bytes to the file, recorded (retain.h): once nobody maps it any more, the object is gone. 0 or -errno. */
+static int write_back(struct agent *agent, const struct object *o, const uint8_t *mem, uint64_t len,
+		      uint64_t off)
+{
+	struct record_what w = {
+	    .kind = SC_LOG_WRITE, .off = off, .size = len, .data = mem, .data_len = (uint32_t)len};
+	struct sc_fid fid = {0};
+	struct record r;
+	int64_t err;
+
+	if (retain_is_on(agent))
+		keep_identify(agent, o->fd, &fid);
+	w.obj = &fid;
+	record_enter(agent, &r, &fid, NULL, NULL);
+	err = record_intent(&r, NULL, &w);
+	for (uint64_t done = 0; !err && done < len;) {
+		ssize_t n = pwrite(o->fd, mem + done, len - done, (off_t)(off + done));
+
+		if (n < 0)
+			err = -errno;
+		else
+			done += (uint64_t)n;
+	}
+	/* What failed is written again later, all of it: the object is the truth. */
+	record_end(&r, err ? err : (int64_t)len);
+	record_leave(&r);
+	return (int)err;
+}
+
 /* Writes the pages that differ. 0 or -errno. */
-static int write_differing(const struct object *o, const uint8_t *mem, const uint8_t *file,
-			   uint64_t len, uint64_t off)
+static int write_differing(struct agent *agent, const struct object *o, const uint8_t *mem,
+			   const uint8_t *file, uint64_t len, uint64_t off)
 {
 	uint64_t at = 0;
+	int err = 0;
 
-	while (at < len) {
+	while (at < len && !err) {
 		uint64_t end = at, n;
 
 		while (end < len &&
 		       memcmp(mem + end, file + end, n = at_most(len - end, SC_PAGE)) != 0)
 			end += n;
-		for (uint64_t done = at; done < end;) {
-			ssize_t w = pwrite(o->fd, mem + done, end - done, (off_t)(off + done));
-
-			if (w < 0)
-				return -errno;
-			done += (uint64_t)w;
-		}
+		if (end > at)
+			err = write_back(agent, o, mem + at, end - at, off + at);
 		at = end + SC_PAGE;
 	}
-	return 0;
+	return err;
 }
 
 int object_flush(struct agent *agent, struct object *o, uint64_t from, uint64_t to)
@@ -731,7 +757,7 @@ int object_flush(struct agent *agent, struct object *o, uint64_t from, uint64_t 
 		if (read_file(o->fd, file, (size_t)n, off) < 0)
 			err = -EIO;
 		else
-			err = write_differing(o, chunk_at(t, chunk), file, (uint64_t)n, off);
+			err = write_differing(agent, o, chunk_at(t, chunk), file, (uint64_t)n, off);
 		off += (uint64_t)n;
 	}
 	chunk_put(t, chunk);

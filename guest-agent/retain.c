@@ -285,6 +285,8 @@ void record_became(struct record *r, const struct sc_fid *obj, uint32_t mode, ui
 	if (obj)
 		r->rec->obj = *obj;
 	r->rec->mode = mode;
+	if (r->rec->kind == SC_LOG_CHMOD)
+		return; /* it has no owner, and its checksum says so */
 	r->rec->uid = uid;
 	r->rec->gid = gid;
 }

@@ -92,6 +92,7 @@ static const int allowed[] = {
     /* keep.c */
     SCMP_SYS(name_to_handle_at),
     SCMP_SYS(open_by_handle_at),
+    SCMP_SYS(dup), /* replay_names.c */
     /* storage_io.c */
     SCMP_SYS(pread64),
     SCMP_SYS(pwrite64),

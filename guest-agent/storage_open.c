@@ -275,11 +275,12 @@ static int open_or_make(struct actor *a, struct call *c, const struct walk_from 
 static int open_anonymous(struct actor *a, struct call *c, const struct walk_from *from,
 			  struct opening *o, struct walk_cross *x)
 {
-	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC};
+	struct open_how how = {.flags =
+				   O_PATH | O_DIRECTORY | O_CLOEXEC | (o->how.flags & O_NOFOLLOW)};
 	int dir = a->path[0] ? walk_open(from, &how, x) : c->h->fd, fd;
 
-	if (dir < 0)
-		return dir;
+	if (dir < 0) /* the kernel has its own words for what is wrong with the path */
+		return dir == -EXDEV ? dir : walk_open(from, &o->how, x);
 	o->how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
 	o->orphan = o->how.flags & O_EXCL ? ORPHAN_UNLINKED : ORPHAN_ANON;
 	fd = name_anonymous(a, c, dir, &o->how, &o->fid);

@@ -33,6 +33,7 @@
 struct channel;
 struct handle;
 struct handles;
+struct inodes;
 struct keep;
 struct locks;
 struct net;
@@ -114,6 +115,7 @@ struct agent {
 	struct locks *locks;
 	struct segments *segments;
 	struct objects *objects;
+	struct inodes *inodes; /* or NULL: numbers.h; set at recovery */
 	struct gate gate;
 	struct workers *workers;
 	struct poller *pollers[AGENT_MAX_POLLERS];

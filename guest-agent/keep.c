@@ -824,6 +824,11 @@ static struct handle *find_born(struct agent *agent, const struct sc_call_id *id
 	return NULL;
 }
 
+const struct tables *keep_tables(const struct agent *agent)
+{
+	return &agent->keep->t;
+}
+
 /* OPEN, ROOT: true if it had made its handle. */
 static bool opened_before(struct agent *agent, struct call *c)
 {
@@ -836,8 +841,10 @@ static bool opened_before(struct agent *agent, struct call *c)
 	c->res = (int64_t)handle_id(agent->handles, c->h2);
 	c->cqe_flags |= c->h2->type << SC_CQE_TYPE_SHIFT;
 	if (c->s.op == SC_OP_OPEN && c->s.len2 >= sizeof(st) &&
-	    !stat_at(c->h2->fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &st))
+	    !stat_at(c->h2->fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &st)) {
+		show_number(agent, &st);
 		memcpy(channel_at(c->ch, c->s.buf2), &st, sizeof(st));
+	}
 	return true;
 }
 

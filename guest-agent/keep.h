@@ -89,6 +89,10 @@ bool keep_settled(struct agent *agent, struct call *c);
 /* True if what pended when this agent started cannot be known: it ends with -EIO. After recover(). */
 bool keep_is_lost(const struct agent *agent);
 
+/* The tables, for who has one of them but not the handles: numbers.h. After they were found. */
+struct tables;
+const struct tables *keep_tables(const struct agent *agent);
+
 /* The identity of a call. */
 struct sc_call_id call_id(const struct call *c);
 

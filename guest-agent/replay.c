@@ -75,8 +75,8 @@ static bool collect_moved(struct sim *s)
 
 	for (struct object *o = s->objects; o; o = o->next)
 		n += o->made;
-	r->moved = n ? calloc(n, sizeof(*r->moved)) : NULL;
-	if (n && !r->moved)
+	r->moved = calloc(n + 1, sizeof(*r->moved));
+	if (!r->moved)
 		return replay_fail(s, "no memory for what was made once more");
 	for (struct object *o = s->objects; o; o = o->next)
 		if (o->made)
@@ -85,8 +85,7 @@ static bool collect_moved(struct sim *s)
 						  .now = o->now,
 						  .was_ino = replay_number_of(&o->fid),
 						  .now_ino = replay_number_of(&o->now)};
-	if (n)
-		qsort(r->moved, n, sizeof(*r->moved), by_was);
+	qsort(r->moved, n, sizeof(*r->moved), by_was);
 	return true;
 }
 

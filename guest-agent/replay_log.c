@@ -332,6 +332,10 @@ static bool read_change(struct sim *s, struct sc_log_rec *rec, bool done)
 	o->has_flags |= rec->kind == SC_LOG_SETFLAGS || rec->kind == SC_LOG_FSSETXATTR;
 	if (done)
 		simulate(o, rec);
+	if (!done && rec->kind == SC_LOG_WRITE && rec->flags & SC_LOG_F_APPEND) {
+		o->has_size = true; /* the end, before */
+		o->size = rec->off;
+	}
 	return true;
 }
 
@@ -366,9 +370,9 @@ static bool make_tables(struct sim *s, uint64_t bytes)
 	s->room = 64;
 	while (s->room < bytes / sizeof(struct sc_log_rec))
 		s->room *= 2;
-	s->by_fid = calloc(s->room, sizeof(*s->by_fid));
-	s->by_now = calloc(s->room, sizeof(*s->by_now));
-	s->by_name = calloc(s->room, sizeof(*s->by_name));
+	s->by_fid = calloc(s->room, sizeof(struct object *));
+	s->by_now = calloc(s->room, sizeof(struct object *));
+	s->by_name = calloc(s->room, sizeof(struct name *));
 	s->objects_end = &s->objects;
 	s->names_end = &s->all_names;
 	s->intents_end = &s->intents;

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #ifndef FILEID_BTRFS_WITHOUT_PARENT
@@ -96,7 +97,7 @@ static bool fail_name(struct sim *s, const struct name *n, const char *what)
 static bool is_inside(const struct sim *s, int fd)
 {
 	struct stat st, up;
-	int at = dup(fd), next;
+	int at = fcntl(fd, F_DUPFD_CLOEXEC, 0), next;
 
 	if (at < 0 || fstat(at, &st) < 0) {
 		if (at >= 0)
@@ -207,16 +208,16 @@ bool replay_set_up(struct sim *s)
 /* ---- resolve ---- */
 
 /* True if `fd` can be what the record made. (A number that was given away again may name something else.) */
-static bool is_as_made(int fd, const struct sc_log_rec *create, const struct stat *st)
+static bool is_as_made(int fd, const struct sc_log_rec *create, const struct statx *st)
 {
 	char text[4096];
 	ssize_t n;
 
-	if ((st->st_mode & S_IFMT) != (create->mode & S_IFMT))
+	if ((st->stx_mode & S_IFMT) != (create->mode & S_IFMT))
 		return false;
-	if (S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode))
-		return st->st_rdev == create->rdev;
-	if (!S_ISLNK(st->st_mode))
+	if (S_ISCHR(st->stx_mode) || S_ISBLK(st->stx_mode))
+		return makedev(st->stx_rdev_major, st->stx_rdev_minor) == create->rdev;
+	if (!S_ISLNK(st->stx_mode))
 		return true;
 	n = readlinkat(fd, "", text, sizeof(text));
 	return n == (ssize_t)create->data_len &&
@@ -226,21 +227,25 @@ static bool is_as_made(int fd, const struct sc_log_rec *create, const struct sta
 /* Looks whether the object is there as `fid`; notes what is known of it. False: the replay has failed. */
 static bool look(struct sim *s, struct object *o, const struct sc_fid *fid)
 {
-	struct stat st;
+	struct statx st;
 	int fd = replay_open(s, fid, O_PATH);
 
 	if (fd < 0)
 		return errno == ESTALE || errno == ENOENT || errno == EINVAL ||
 		       replay_fail(s, "opening a file by its identity: %s", strerror(errno));
-	if (fstat(fd, &st) < 0) {
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st) < 0) {
 		close(fd);
 		return replay_fail(s, "looking at a file: %s", strerror(errno));
 	}
-	if (st.st_nlink && (!o->create || is_as_made(fd, o->create, &st))) {
+	if (st.stx_nlink && (!o->create || is_as_made(fd, o->create, &st))) {
 		o->now = *fid;
-		o->type = st.st_mode & S_IFMT;
-		o->disk_mtime =
-		    (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+		o->type = st.stx_mode & S_IFMT;
+		o->disk_mode = st.stx_mode;
+		o->disk_uid = st.stx_uid;
+		o->disk_gid = st.stx_gid;
+		o->disk_mtime = (uint64_t)st.stx_mtime.tv_sec * 1000000000u + st.stx_mtime.tv_nsec;
+		if (st.stx_attributes & (STATX_ATTR_APPEND | STATX_ATTR_IMMUTABLE))
+			o->has_flags = true; /* what is to come may need them away */
 	}
 	close(fd);
 	if (o->type && o->is_dir && !S_ISDIR(o->type))
@@ -389,7 +394,7 @@ static const char *stage_name(uint32_t number, char *to)
 /* A stage of a former attempt: what of it lives is known, the rest is nobody's. */
 static bool enter_stage(struct sim *s)
 {
-	int fd = dup(s->stage);
+	int fd = fcntl(s->stage, F_DUPFD_CLOEXEC, 0);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 
@@ -444,8 +449,10 @@ static bool displace(struct sim *s, int dir, const struct name *n, const char *t
 	if (renameat2(dir, text, s->stage, stage_name(++s->stage_last, stage), RENAME_NOREPLACE) <
 	    0)
 		return fail_name(s, n, "putting aside");
-	if (o)
+	if (o) {
 		o->stage = s->stage_last;
+		o->aside = o->is_dir;
+	}
 	return true;
 }
 
@@ -637,7 +644,7 @@ bool replay_place(struct sim *s)
 /* Everything that lives has its place; what is left is dead. */
 bool replay_empty_stage(struct sim *s)
 {
-	int fd = dup(s->stage);
+	int fd = fcntl(s->stage, F_DUPFD_CLOEXEC, 0);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *e;
 

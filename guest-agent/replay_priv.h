@@ -54,12 +54,16 @@ struct object {
 	bool kept;	/* lives without a name */
 	bool opens;	/* somebody has it open */
 	bool made;	/* made once more, in this or a former attempt */
+	bool aside;	/* directory: was put aside, which some file systems count as a change */
 	bool inside;	/* directory: known to be below the root */
-	bool has_flags; /* its inode flags are in the log */
+	bool has_flags; /* its inode flags are in the log, or forbid changes */
 	bool has_size;	/* `size` is what it has in the end */
 	uint32_t flags; /* has_flags: inode flags that it had on the disk */
 	uint64_t size;
-	uint64_t disk_mtime; /* ns, before the first change of ours */
+	uint64_t disk_mtime; /* ns, before the first change of ours; so are the next three */
+	uint32_t disk_mode;
+	uid_t disk_uid;
+	gid_t disk_gid;
 	struct moment mtime;
 	struct moment atime;
 };

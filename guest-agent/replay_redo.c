@@ -191,10 +191,11 @@ static bool redo_all_data(struct redo *d)
 		if (!redo_data(d, last))
 			return false;
 	}
-	/* What an unfinished write has appended. */
-	if (!d->o->has_size || (!last && !d->o->create))
+	/* What an unfinished write has appended goes. */
+	if (!d->o->has_size || !S_ISREG(d->o->type))
 		return true;
-	last = last ? last : d->o->create;
+	if (!last)
+		last = d->o->last ? d->o->last->rec : d->o->create;
 	if (fstat(d->path, &st) == 0 && (uint64_t)st.st_size == d->o->size)
 		return true;
 	return truncate(d->proc, (off_t)d->o->size) == 0 || fail_redo(d, last);
@@ -247,30 +248,6 @@ static bool matters(const struct sim *s, struct object *o)
 	return fd >= 0;
 }
 
-static bool redo_object(struct sim *s, struct object *o)
-{
-	struct redo d;
-	bool ok;
-
-	if (!open_redo(&d, s, o))
-		return false;
-	ok = redo_create(&d) && redo_all_data(&d);
-	for (const struct item *i = o->first; ok && i; i = i->next)
-		ok = redo_item(&d, i);
-	close_redo(&d);
-	return ok;
-}
-
-bool replay_redo(struct sim *s)
-{
-	for (struct object *o = s->objects; o; o = o->next)
-		if (matters(s, o) && (o->first || o->create) && !redo_object(s, o))
-			return false;
-	return true;
-}
-
-/* ---- times ---- */
-
 /* What is set of a time: it is, or the disk's stays. */
 static struct timespec time_to_set(const struct moment *m, uint64_t disk)
 {
@@ -290,7 +267,7 @@ static bool set_times(struct redo *d)
 	struct timespec ts[2];
 
 	/* What we have done to a directory is nobody's change. */
-	if (o->is_parent && o->mtime.how == TIME_AS_IT_IS && o->disk_mtime)
+	if ((o->is_parent || o->aside) && o->mtime.how == TIME_AS_IT_IS && o->disk_mtime)
 		o->mtime = (struct moment){o->disk_mtime, TIME_EXACT};
 	if (!o->made && o->atime.how == TIME_ABOUT)
 		o->atime.how = TIME_AS_IT_IS;
@@ -306,6 +283,44 @@ static bool set_times(struct redo *d)
 	/* The raw call: libc refuses an empty path here. */
 	return syscall(SYS_utimensat, d->path, "", ts, AT_EMPTY_PATH) == 0 ||
 	       replay_fail(d->s, "setting a file's times: %s", strerror(errno));
+}
+
+static bool redo_object(struct sim *s, struct object *o)
+{
+	struct redo d;
+	bool ok;
+
+	if (!open_redo(&d, s, o))
+		return false;
+	ok = redo_create(&d) && redo_all_data(&d);
+	for (const struct item *i = o->first; ok && i; i = i->next)
+		ok = redo_item(&d, i);
+	if (ok && !o->is_parent)
+		ok = set_times(&d);
+	close_redo(&d);
+	return ok;
+}
+
+/* It is there, nothing was done to it since it was made, and it is as it was made. */
+static bool is_untouched(const struct object *o)
+{
+	const struct sc_log_rec *rec = o->create;
+	struct timespec m = time_to_set(&o->mtime, o->disk_mtime);
+
+	if (!rec)
+		return !o->first;
+	return !o->first && !o->made && o->disk_uid == rec->uid && o->disk_gid == rec->gid &&
+	       o->disk_mode == rec->mode &&
+	       (m.tv_nsec == UTIME_OMIT || o->is_parent ||
+		(uint64_t)m.tv_sec * SECOND + (uint64_t)m.tv_nsec == o->disk_mtime);
+}
+
+bool replay_redo(struct sim *s)
+{
+	for (struct object *o = s->objects; o; o = o->next)
+		if (!is_untouched(o) && matters(s, o) && !redo_object(s, o))
+			return false;
+	return true;
 }
 
 /* ---- flags ---- */
@@ -397,9 +412,9 @@ bool replay_finish(struct sim *s)
 		struct redo d;
 		bool ok;
 
-		if (!matters(s, o))
+		if ((!o->is_parent && !o->aside && !o->has_flags) || !matters(s, o))
 			continue;
-		if (o->mtime.how != TIME_AS_IT_IS || o->is_parent) {
+		if (o->is_parent || o->aside) {
 			if (!open_redo(&d, s, o))
 				return false;
 			ok = set_times(&d);

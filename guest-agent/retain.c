@@ -5,6 +5,7 @@
 #include "fault.h"
 #include "keep.h"
 #include "log.h"
+#include "numbers.h"
 #include "logrec.h"
 #include "poller.h"
 #include "replay.h"
@@ -585,8 +586,10 @@ static bool take_over(struct retain *t, uint64_t size,
 	if (ok) {
 		for (size_t i = 0; i < rp.nmoved; i++)
 			moved(arg, &rp.moved[i].was, &rp.moved[i].now, rp.synced);
+		numbers_moved(t->agent, &rp);
 		SC_FAULT_POINT("recovery:replayed");
 		replay_commit(&rp);
+		numbers_committed(t->agent);
 		SC_FAULT_POINT("recovery:committed");
 		t->head = head;
 		t->tail = tail;
@@ -662,10 +665,12 @@ bool retain_recover(struct agent *agent, bool (*is_open)(void *arg, const struct
 	t->ring = (uint8_t *)own->base + SC_LOG_BEGIN;
 	t->size = own->size - SC_LOG_BEGIN;
 	t->hold = UINT64_MAX;
-	if (__atomic_load_n(&t->log->magic, __ATOMIC_ACQUIRE) && t->log->epoch == agent->epoch)
+	if (__atomic_load_n(&t->log->magic, __ATOMIC_ACQUIRE) && t->log->epoch == agent->epoch) {
+		numbers_load(agent);
 		ok = take_over(t, own->size, is_open, moved, arg);
-	else
+	} else {
 		ok = !t->log->magic; /* not that of another domain */
+	}
 	if (t->hold == UINT64_MAX)
 		begin_anew(t, own->size);
 	if (!start(t)) {

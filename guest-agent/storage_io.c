@@ -21,6 +21,7 @@
 #include "objects.h"
 #include "retain.h"
 #include "storage.h"
+#include "numbers.h"
 #include "storage_ops.h"
 
 #include <errno.h>
@@ -31,6 +32,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -646,11 +648,11 @@ enum step storage_ring_done(struct poller *p, struct call *c, int res)
 /* ---- READDIR ---- */
 
 /* Writes one record. Returns its length, or 0 if it does not fit into `room` bytes. */
-static uint32_t put_dirent(uint8_t *to, uint32_t room, const struct linux_dirent64 *d)
+static uint32_t put_dirent(uint8_t *to, uint32_t room, const struct linux_dirent64 *d, uint64_t ino)
 {
 	size_t namelen = strlen(d->name);
 	size_t reclen = (sizeof(struct sc_dirent) + namelen + 1 + 7) & ~(size_t)7;
-	struct sc_dirent out = {.ino = d->ino,
+	struct sc_dirent out = {.ino = ino,
 				.off = (uint64_t)d->off,
 				.reclen = (uint16_t)reclen,
 				.namelen = (uint16_t)namelen,
@@ -671,6 +673,7 @@ int64_t work_readdir(struct actor *a, struct call *c, bool cached)
 	/* Our records are at most a third longer than the kernel's: so all that it gives fits. */
 	size_t ask = c->s.len - c->s.len / 4;
 	uint8_t *to = channel_at(c->ch, c->s.buf);
+	uint64_t dev = makedev((uint32_t)(c->h->dev >> 32), (uint32_t)c->h->dev);
 	uint32_t filled = 0;
 	long n;
 
@@ -684,7 +687,9 @@ int64_t work_readdir(struct actor *a, struct call *c, bool cached)
 		for (long at = 0; at < n;) {
 			const struct linux_dirent64 *d = (const struct linux_dirent64 *)(buf + at);
 			bool shown = strcmp(d->name, SC_OWN_DIR) != 0;
-			uint32_t len = shown ? put_dirent(to + filled, c->s.len - filled, d) : 0;
+			uint32_t len = shown ? put_dirent(to + filled, c->s.len - filled, d,
+							  numbers_shown(a->agent, dev, d->ino))
+					     : 0;
 
 			if (shown && !len)
 				return -EINVAL;

@@ -415,8 +415,10 @@ static int64_t open_handle(struct actor *a, struct call *c, bool cached, uint32_
 	atomic_store_explicit(&h->status, (uint32_t)c->s.arg0 & SETFL_FLAGS, memory_order_relaxed);
 	h->secret = c->s.arg2;
 	h->ticket = c->s.arg1;
-	if (c->s.len2)
+	if (c->s.len2) {
+		show_number(a->agent, &st);
 		memcpy(channel_at(c->ch, c->s.buf2), &st, sizeof(st));
+	}
 	return publish(a, c, h);
 }
 

@@ -100,6 +100,8 @@ int stat_at(int fd, const char *path, int flags, uint32_t mask, struct sc_stat *
 
 /* Takes the link that only the agent knows of from what callers see (orphans.h). */
 void hide_orphan(const struct handle *h, struct sc_stat *st);
+/* Makes the inode number the one by which callers know the file (numbers.h): last of all, ours are the disk's. */
+void show_number(const struct agent *agent, struct sc_stat *st);
 
 int64_t work_stat(struct actor *a, struct call *c, bool cached);
 int64_t work_access(struct actor *a, struct call *c, bool cached);

@@ -14,6 +14,7 @@
 #include "objects.h"
 #include "orphans.h"
 #include "retain.h"
+#include "numbers.h"
 #include "storage_ops.h"
 
 #include <errno.h>
@@ -178,6 +179,13 @@ static int64_t stat_name(struct actor *a, const struct call *c, struct sc_stat *
 	return 0;
 }
 
+void show_number(const struct agent *agent, struct sc_stat *st)
+{
+	/* *st is filled; the analyzer cannot see it from here. */
+	/* NOLINTNEXTLINE(clang-analyzer-core.*) */
+	st->ino = numbers_shown(agent, makedev(st->dev_major, st->dev_minor), st->ino);
+}
+
 void hide_orphan(const struct handle *h, struct sc_stat *st)
 {
 	/* *st is filled; the analyzer cannot see it from here. */
@@ -205,8 +213,10 @@ int64_t work_stat(struct actor *a, struct call *c, bool cached)
 			hide_orphan(c->h, &st);
 		target_close(&t);
 	}
-	if (!err)
+	if (!err) {
+		show_number(a->agent, &st);
 		memcpy(channel_at(c->ch, c->s.buf2), &st, sizeof(st));
+	}
 	return err;
 }
 

@@ -3,6 +3,7 @@
  * replay_lab.c - crashes real file systems, replays the log, and compares with a model.
  *
  *   replay-lab --fs ext4|xfs|btrfs [--seed N] [--cycles N] [--ops N] [--image DIR] [--verbose]
+ *   replay-lab --fs ... --hostile        logs that were spoiled on purpose
  *   replay-lab --fs ... --bench writes|creates
  *
  * A file system in a loop-mounted image, in a mount namespace of its own. Each cycle: random operations, recorded as the agent's log
@@ -782,6 +783,14 @@ static void model_create(const struct op *op)
 		add_name(op->dir, op->name, op->obj);
 }
 
+/* Some file systems count it as a change of a directory that it is moved. */
+static void unknown_times(const struct op *op)
+{
+	objects[op->obj].mtime = 0;
+	if (op->obj2 >= 0)
+		objects[op->obj2].mtime = 0;
+}
+
 static void model_op(const struct op *op)
 {
 	int i, j;
@@ -806,6 +815,7 @@ static void model_op(const struct op *op)
 		j = name_at(op->dir2, op->name2);
 		if (op->obj == op->obj2)
 			break;
+		unknown_times(op);
 		if (op->flags & SC_LOG_F_EXCHANGE) {
 			names[i].obj = op->obj2;
 			names[j].obj = op->obj;
@@ -1394,6 +1404,8 @@ static void settle_pending(bool data)
 			objects[op->dir].mtime = 0;
 		if (op->dir2 >= 0)
 			objects[op->dir2].mtime = 0;
+		if (op->kind == SC_LOG_RENAME)
+			unknown_times(op);
 		if (op->rec->state == SC_LOG_DONE) {
 			model_op(op);
 		} else if (data && !is_data && !xattr_may_be) {
@@ -1616,25 +1628,18 @@ static void one_cycle(int ops)
 	stat_.cycles++;
 }
 
-static void set_up(const char *dir, bool large)
+/* An empty file system, mounted, and the model of it. */
+static void make_image(bool large)
 {
 	struct stat st;
 
-	if (geteuid() != 0)
-		skip("needs root");
-	if (unshare(CLONE_NEWNS) < 0 || mount("", "/", "", MS_REC | MS_PRIVATE, "") < 0)
-		skip("no mount namespace of its own: %s", strerror(errno));
-	umask(0);
-	snprintf(image, sizeof(image), "%s/replay-lab.%d", dir, (int)getpid());
-	snprintf(where, sizeof(where), "%s.mnt", image);
-	if (mkdir(where, 0700) < 0)
-		die("%s: %s", where, strerror(errno));
 	run("truncate -s %s %s && mkfs.%s %s %s >/dev/null 2>&1",
 	    large		  ? "900M"
 	    : !strcmp(fs, "ext4") ? "64M"
 	    : !strcmp(fs, "xfs")  ? "320M"
 				  : "256M",
-	    image, fs, !strcmp(fs, "ext4") ? "-q -I 256 -i 8192 -O ^resize_inode -J size=8" : "-q", image);
+	    image, fs, !strcmp(fs, "ext4") ? "-q -I 256 -i 8192 -O ^resize_inode -J size=8" : "-q",
+	    image);
 	by_copy = !strcmp(fs, "btrfs");
 	attach();
 	mount_it();
@@ -1646,6 +1651,20 @@ static void set_up(const char *dir, bool large)
 	objects[0].ino = st.st_ino;
 	objects[0].mode = st.st_mode;
 	syncfs(mnt);
+}
+
+static void set_up(const char *dir, bool large)
+{
+	if (geteuid() != 0)
+		skip("needs root");
+	if (unshare(CLONE_NEWNS) < 0 || mount("", "/", "", MS_REC | MS_PRIVATE, "") < 0)
+		skip("no mount namespace of its own: %s", strerror(errno));
+	umask(0);
+	snprintf(image, sizeof(image), "%s/replay-lab.%d", dir, (int)getpid());
+	snprintf(where, sizeof(where), "%s.mnt", image);
+	if (mkdir(where, 0700) < 0)
+		die("%s: %s", where, strerror(errno));
+	make_image(large);
 	kept = mmap(NULL, KEPT_INODES * sizeof(*kept), PROT_READ | PROT_WRITE,
 		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (kept == MAP_FAILED)
@@ -1663,11 +1682,119 @@ static void tear_down(void)
 		close(loop_fd);
 }
 
-static double seconds(void)
+/* ---- a log that a mad agent wrote ---- */
+
+static struct sc_log_rec *any_record(void)
+{
+	static struct sc_log_rec *all[4096];
+	const char *wrong;
+	int n = 0;
+
+	for (uint64_t at = slog->synced; at < slog->tail && n < 4096;) {
+		struct sc_log_rec *r = logrec_at(slog, at, slog->tail, &wrong);
+
+		if (!r)
+			break;
+		if (r->kind != SC_LOG_PAD && r->state != SC_LOG_EMPTY)
+			all[n++] = r;
+		at += r->len;
+	}
+	return n ? all[rnd((uint64_t)n)] : NULL;
+}
+
+/* Changes something, and makes the checksums right again, mostly. */
+static void spoil(struct sc_log_rec *r)
+{
+	static const char bad[][4] = {".", "..", "/", "a/b", ""};
+	struct sc_fid *fids[] = {&r->obj, &r->dir, &r->obj2, &r->dir2};
+	struct sc_log_rec *other = any_record();
+	const struct sc_fid *theirs[] = {&other->obj, &other->dir, &other->obj2, &other->dir2};
+	uint32_t n;
+
+	switch (rnd(9)) {
+	case 0: /* a directory under itself, two names of a directory, other types ... */
+	case 1:
+	case 2:
+		*fids[rnd(4)] = *theirs[rnd(4)];
+		break;
+	case 3:
+		n = (uint32_t)rnd(5);
+		if (r->name_len >= 4)
+			memcpy(r->body, bad[n], strlen(bad[n]) + 1);
+		break;
+	case 4:
+		r->kind = (uint16_t)rnd(SC_LOG_KINDS + 1);
+		break;
+	case 5:
+		r->state = (uint16_t)rnd(5);
+		break;
+	case 6:
+		r->flags ^= 1u << rnd(7);
+		break;
+	case 7:
+		r->off = rnd(2) ? UINT64_MAX - rnd(4) : rnd(1ull << 50);
+		r->size = rnd(2) ? UINT64_MAX - rnd(4) : r->size;
+		break;
+	default:
+		((uint8_t *)r)[rnd(r->len < 400 ? r->len : 400)] ^= (uint8_t)(1u << rnd(8));
+	}
+	if (chance(95)) {
+		r->check = logrec_check(r);
+		r->done_check = r->state == SC_LOG_DONE ? logrec_done_check(r) : 0;
+	}
+}
+
+/* What such a log says is done or refused, but nothing else happens. */
+static void hostile_cycle(int ops)
+{
+	struct stat st;
+	int status;
+
+	random_ops(ops);
+	for (int i = (int)rnd(12); i >= 0 && slog->tail > slog->synced; i--) {
+		struct sc_log_rec *r = any_record();
+
+		if (r)
+			spoil(r);
+	}
+	drop();
+	remount();
+	if (fork() == 0) {
+		struct replay r;
+
+		start_replay(&r);
+		if (!replay_run(&r) && !r.error[0])
+			_exit(1);
+		_exit(0);
+	}
+	if (wait(&status) < 0 || status != 0)
+		die("a spoiled log: the replay has ended with status %x", (unsigned int)status);
+	if (fstatat(mnt, SC_OWN_DIR, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
+		die("a spoiled log: " SC_OWN_DIR " is gone");
+	stat_.cycles++;
+}
+
+/* Begins with an empty file system and model. */
+static void hostile(int cycles, int ops)
+{
+	for (cycle = 0; cycle < cycles; cycle++) {
+		hostile_cycle(ops);
+		unmount();
+		for (int i = 0; i < MAX_OBJECTS; i++)
+			free_object(i);
+		for (int i = 0; i < npending; i++)
+			free(pending[i].data);
+		nnames = npending = 0;
+		make_image(false);
+		slog->head = slog->synced = slog->tail;
+	}
+}
+
+static double seconds(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
@@ -1683,7 +1810,7 @@ static void bench(const char *what)
 			.obj = 1,
 			.mode = S_IFREG | 0644};
 	struct replay r;
-	double at;
+	double at, cpu;
 
 	make_log(64u << 20);
 	strcpy(op.name, "file");
@@ -1719,20 +1846,26 @@ static void bench(const char *what)
 	drop();
 	remount();
 	start_replay(&r);
-	at = seconds();
+	at = seconds(CLOCK_MONOTONIC);
+	cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
 	if (!replay_run(&r))
 		die("%s", r.error);
-	printf("%s: %s: %d records, %.1f MiB of log, replayed in %.2f s (%zu made once more)\n", fs,
-	       what, n, (double)(slog->tail - slog->synced) / 1048576.0, seconds() - at, r.nmoved);
+	printf(
+	    "%s: %s: %d records, %.1f MiB of log, replayed in %.2f s (%.2f s of CPU; %zu made once "
+	    "more)\n",
+	    fs, what, n, (double)(slog->tail - slog->synced) / 1048576.0,
+	    seconds(CLOCK_MONOTONIC) - at, seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu, r.nmoved);
 	replay_free(&r);
 }
 
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-	    {"fs", 1, 0, 'f'},	  {"seed", 1, 0, 's'},	  {"cycles", 1, 0, 'c'}, {"ops", 1, 0, 'o'},
-	    {"image", 1, 0, 'i'}, {"verbose", 0, 0, 'v'}, {"bench", 1, 0, 'b'},	 {0}};
+	    {"fs", 1, 0, 'f'},	  {"seed", 1, 0, 's'},	  {"cycles", 1, 0, 'c'},
+	    {"ops", 1, 0, 'o'},	  {"image", 1, 0, 'i'},	  {"verbose", 0, 0, 'v'},
+	    {"bench", 1, 0, 'b'}, {"hostile", 0, 0, 'h'}, {0}};
 	const char *dir = "/dev/shm", *what = NULL;
+	bool mad = false;
 	int cycles = 100, ops = 400, c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -1754,6 +1887,9 @@ int main(int argc, char **argv)
 			break;
 		case 'v':
 			verbose = true;
+			break;
+		case 'h':
+			mad = true;
 			break;
 		case 'b':
 			what = optarg;
@@ -1777,6 +1913,10 @@ int main(int argc, char **argv)
 	printf("%s: seed %llu, ring %llu KiB\n", fs, (unsigned long long)seed,
 	       (unsigned long long)slog->ring >> 10);
 	fflush(stdout);
+	if (mad) {
+		hostile(cycles, ops);
+		return 0;
+	}
 	for (cycle = 0; cycle < cycles; cycle++)
 		one_cycle(ops);
 	printf(

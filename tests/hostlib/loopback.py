@@ -285,6 +285,44 @@ print(open({self.place!r} + "/x").read())
             p.wait()
         return None if out == "ready\n5\nTrue\ndata\n" else out
 
+    def test_f_no_recovery(self):
+        """with --recovery-timeout 0 calls fail as soon as the agent is gone; without, they go on with the next one"""
+        script = f"""
+import os, sys
+fd = os.open({self.place!r} + "/y", os.O_RDWR | os.O_CREAT | os.O_TRUNC); os.write(fd, b"0123456789")
+os.lseek(fd, 2, 0)
+print("ready", flush=True); sys.stdin.readline()
+try: print(os.read(fd, 4))
+except OSError as e: print(e.errno)
+print("went", flush=True); sys.stdin.readline()
+print(open({self.place!r} + "/y").read())
+"""
+        for options, want in ((["--recovery-timeout", "0"], "5\nwent\n0123456789\n"), (["--recovery-timeout", "60"], "b'2345'\nwent\n0123456789\n")):
+            p = subprocess.Popen([self.scrun_path, "--storage", "d:" + self.place, *options, "--", sys.executable, "-c", script],
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            try:
+                p.stdout.readline()
+                self.d.kill_agent()
+                p.stdin.write("\n")
+                p.stdin.flush()
+                if options[1] != "0":
+                    time.sleep(2 * DEADLINE_MS / 1000)  # the broker's deadline is another
+                    self.d.start_agent()
+                out = p.stdout.readline() + p.stdout.readline()  # before there is another agent
+                if options[1] == "0":
+                    self.d.start_agent()
+                time.sleep(0.5)
+                p.stdin.write("\n")
+                p.stdin.flush()
+                out += p.stdout.read()
+            finally:
+                p.kill()
+                p.wait()
+            if out != want:
+                return f"{options}: {out!r}"
+        r = self.scrun("true", options=["--recovery-timeout", "soon"])
+        return None if r.returncode == 125 and "takes 0 to 86400 seconds" in r.stderr else repr(r)
+
     def test_g_agent_hangs(self):
         """an agent that hangs is as one that is gone"""
         self.d.agent.send_signal(signal.SIGSTOP)

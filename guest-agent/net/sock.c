@@ -337,6 +337,10 @@ static void take_object(struct nsock *s)
 
 	s->rx_tail = __atomic_load_n(&sh->rx_tail, __ATOMIC_RELAXED);
 	s->rx_head = __atomic_load_n(&sh->rx_head, __ATOMIC_RELAXED);
+	/* Everything relies on the ring holding no more than its size. Where it seems to, the next look finds the process's index
+	 * impossible, and ends the socket. */
+	if (s->rx_tail - s->rx_head > s->rx_size)
+		s->rx_head = s->rx_tail;
 	s->tx_head = s->tx_sent = __atomic_load_n(&sh->tx_head, __ATOMIC_RELAXED);
 	s->flags = __atomic_load_n(&sh->flags, __ATOMIC_RELAXED);
 	s->err_seq = __atomic_load_n(&sh->err_seq, __ATOMIC_RELAXED);

@@ -894,8 +894,6 @@ bool tcp_sock_again(struct nsock *s, struct sc_kept_conn *c)
 {
 	uint32_t used = s->rx_tail - s->rx_head;
 
-	if (used > s->rx_size)
-		return false;
 	s->iss = c->iss;
 	s->irs = c->irs;
 	s->eof = c->status & SC_KEPT_CONN_EOF;

@@ -93,6 +93,15 @@ class Domain:
         self.children = []
 
     def __enter__(self):
+        try:
+            return self.enter()
+        except BaseException:
+            for c in self.children:
+                c.kill()
+                c.wait()
+            raise
+
+    def enter(self):
         self.dir = tempfile.mkdtemp(prefix="sc-net.")
         self.log = open(os.path.join(self.dir, "log"), "w", encoding="utf-8")
         self.broker = self.start([os.path.join(BUILD, "vhost-sc", "vhost-scd"), "--name", "net0", "--role", "network", "--loopback",
@@ -119,6 +128,15 @@ class Domain:
         self.agent.kill()
         self.agent.wait()
         self.children.remove(self.agent)
+
+    def spoil_sockets(self, rnd):
+        """Writes nonsense over all sockets and their rings, as a process may to which they belong."""
+        fds = "/proc/%d/fd/" % self.broker.pid
+        for n in os.listdir(fds):
+            size = os.stat(fds + n).st_size
+            if "memfd:vhost-sc-segment" in os.readlink(fds + n) and size < 4 << 20:  # the agent's own are larger
+                with open(fds + n, "r+b") as f:
+                    f.write(rnd.randbytes(size))
 
     def spoil_state(self):
         """Writes nonsense over what is kept (in the broker's largest segment), as an agent might that has gone mad."""

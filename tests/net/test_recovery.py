@@ -258,6 +258,25 @@ class Recovery(unittest.TestCase):
         out, _ = p.communicate("", timeout=WAIT_S)
         self.assertEqual((out, p.returncode), ("", 0))
 
+    def test_hostile_process(self):
+        """A process writes nonsense into its sockets while there is no agent: it loses them, and nobody else notices."""
+        p = self.serve()
+        with connection() as s, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as d:
+            echo(s, b"hello")
+            for _ in range(5):
+                self.domain.stop_agent()
+                self.domain.spoil_sockets(self.rnd)
+                self.domain.restart_agent()
+                for _ in range(20):
+                    d.sendto(bytes(1400), (OWN, PORT))
+                    time.sleep(0.01)
+        p.kill()
+        p.communicate()
+        p = self.serve()
+        with connection() as s:
+            echo(s, b"hello")
+        self.stop_server(p)
+
     def test_kills_in_a_row(self):
         """Before, while, and after the last one's sockets are made again."""
         p = self.serve()

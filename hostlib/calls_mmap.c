@@ -50,7 +50,7 @@ struct known {
 
 static struct known *known; /* OBJECTS_MAX; NULL: none yet */
 static uint32_t nknown;	    /* ever; atomic. Entry i is at i % OBJECTS_MAX */
-static struct sc_mutex known_lock;
+static SC_FORK_DATA struct sc_mutex known_lock;
 
 static bool is_error(long res)
 {
@@ -102,7 +102,7 @@ static bool recall(uint64_t dev, uint64_t ino, struct known *out)
 	return k;
 }
 
-void sc_mmap_after_fork_child(void)
+SC_HOT_TEXT void sc_mmap_after_fork_child(void)
 {
 	sc_mutex_reset(&known_lock);
 }

@@ -631,7 +631,8 @@ SC_HOT_TEXT void sc_dom_after_fork_child(struct sc_dom *d)
 	if (!c)
 		return;
 	d->chan = NULL;
-	sc_netchan_free(c->net);
+	if (c->net)
+		sc_netchan_free(c->net);
 	sc_unmap(c, c->map_bytes);
 }
 

@@ -44,6 +44,9 @@
 
 #define STATE_SIZE ((sizeof(struct sc_thread_priv) + SC_PAGE - 1) & ~(SC_PAGE - 1))
 #define BLOCK_SIZE (SC_PAGE + SC_STACK_SIZE + STATE_SIZE)
+/* The state ends where the block does: its beginning, which every call uses, then shares a page with the top of the stack, and
+ * parent and child have one page less to copy after a fork. */
+#define STATE_AT (BLOCK_SIZE - ((sizeof(struct sc_thread_priv) + 63) & ~63UL))
 /* So many blocks are kept for threads to come; a thread that ends beyond that unmaps its own. */
 #define KEEP_BLOCKS 64
 /* What a new thread finds zeroed: all but the list of blocks in the middle, and what is written
@@ -148,12 +151,12 @@ static struct sc_thread_priv *block_map(void)
 		return NULL;
 	sc_raw3(__NR_mprotect, at, SC_PAGE, PROT_NONE);
 	__atomic_fetch_add(&nr_blocks, 1, __ATOMIC_RELAXED);
-	return (struct sc_thread_priv *)(at + SC_PAGE + SC_STACK_SIZE);
+	return (struct sc_thread_priv *)(at + STATE_AT);
 }
 
 static void *block_start(struct sc_thread_priv *t)
 {
-	return (uint8_t *)t - SC_STACK_SIZE - SC_PAGE;
+	return (uint8_t *)t - STATE_AT;
 }
 
 static void list_add(struct sc_thread_priv *t)

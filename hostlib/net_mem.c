@@ -43,7 +43,7 @@ struct netseg {
 
 static struct netseg segs[SEGS_MAX + 1]; /* filled in order; mem_lock; entries never go */
 static uint32_t nsegs;			 /* atomic, release */
-static struct sc_mutex mem_lock;
+static SC_FORK_DATA struct sc_mutex mem_lock;
 static uint64_t
     next_try_ms[SC_MAX_DOMAINS]; /* by domain: no segment is asked for before; mem_lock */
 
@@ -179,12 +179,12 @@ uint8_t *sc_netmem_base(struct sc_thread *t, uint64_t ticket, uint64_t *size)
 
 /* ---- processes ---- */
 
-void sc_netmem_before_fork(void)
+SC_HOT_TEXT void sc_netmem_before_fork(void)
 {
 	sc_mutex_lock(&mem_lock);
 }
 
-void sc_netmem_after_fork(bool child)
+SC_HOT_TEXT void sc_netmem_after_fork(bool child)
 {
 	if (child)
 		sc_mutex_reset(&mem_lock);
@@ -194,7 +194,7 @@ void sc_netmem_after_fork(bool child)
 		sc_libfd_forget(segs[i].fd); /* so that it is not closed with the parent's own */
 }
 
-void sc_netmem_in_child(void)
+SC_HOT_TEXT void sc_netmem_in_child(void)
 {
 	for (uint32_t i = 0; i < nsegs; i++)
 		sc_libfd_adopt(segs[i].fd);

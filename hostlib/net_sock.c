@@ -28,9 +28,9 @@
 #define SEGMENT_TRIES 4u
 #define MAP_BYTES     (SC_NET_SOCKETS * sizeof(void *))
 
-static struct sc_mutex slab_lock;
-static struct sc_nsock *slab_free; /* through `items` of a free one */
-static struct sc_mutex chan_lock;  /* making of a channel's net part */
+static SC_FORK_DATA struct sc_mutex slab_lock;
+static struct sc_nsock *slab_free;	       /* through `items` of a free one */
+static SC_FORK_DATA struct sc_mutex chan_lock; /* making of a channel's net part */
 
 /* ---- objects ---- */
 
@@ -555,21 +555,21 @@ bool sc_net_adopt(struct sc_file *f, uint32_t family, uint32_t type, uint32_t pr
 	return true;
 }
 
-void sc_net_before_fork(void)
+SC_HOT_TEXT void sc_net_before_fork(void)
 {
 	sc_mutex_lock(&chan_lock);
 	sc_netmem_before_fork();
 	sc_mutex_lock(&slab_lock);
 }
 
-void sc_net_after_fork_parent(void)
+SC_HOT_TEXT void sc_net_after_fork_parent(void)
 {
 	sc_mutex_unlock(&slab_lock);
 	sc_netmem_after_fork(false);
 	sc_mutex_unlock(&chan_lock);
 }
 
-void sc_net_after_fork_child(struct sc_proc *p)
+SC_HOT_TEXT void sc_net_after_fork_child(struct sc_proc *p)
 {
 	sc_mutex_reset(&slab_lock);
 	sc_mutex_reset(&chan_lock);

@@ -52,7 +52,7 @@ void *sc_map(uint64_t bytes)
 	return p < 0 && p > -4096 ? NULL : (void *)p;
 }
 
-void sc_unmap(void *p, uint64_t bytes)
+SC_HOT_TEXT void sc_unmap(void *p, uint64_t bytes)
 {
 	sc_sys2(__NR_munmap, p, bytes);
 }
@@ -196,9 +196,9 @@ void sc_serve_thread_exit(struct sc_thread *t)
 	serve_free(s);
 }
 
-void sc_serve_process_exit(struct sc_thread *t)
+SC_HOT_TEXT void sc_serve_process_exit(struct sc_thread *t)
 {
-	if (!t->proc->vforked)
+	if (sc_stats_wanted && !t->proc->vforked)
 		sc_stats_at_exit();
 }
 

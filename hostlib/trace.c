@@ -32,7 +32,7 @@
 
 bool sc_tracing;
 static char trace_target[SC_PATH_BUF]; /* VHOST_SC_TRACE: a path, or "-" for standard error */
-static bool stats_wanted;
+bool sc_stats_wanted;
 static int trace_fd = -1;
 static int stats_fd = -1;
 
@@ -42,7 +42,7 @@ void sc_report_setup(const char *trace, const char *stats)
 {
 	size_t n = trace ? strlen(trace) : 0;
 
-	stats_wanted = stats && *stats == '1';
+	sc_stats_wanted = stats && *stats == '1';
 	if (n == 0 || n >= sizeof(trace_target))
 		return;
 	memcpy(trace_target, trace, n + 1);
@@ -61,7 +61,7 @@ static int move_away(long fd)
 
 void sc_report_open(void)
 {
-	if (stats_wanted)
+	if (sc_stats_wanted)
 		stats_fd = move_away(sc_sys3(__NR_fcntl, 2, F_DUPFD_CLOEXEC, 0));
 	if (!sc_tracing)
 		return;
@@ -542,8 +542,6 @@ void sc_stats_at_exit(void)
 	struct sc_text x = {.at = buf, .end = buf + sizeof(buf) - 1};
 	uint64_t remote = 0;
 
-	if (!stats_wanted)
-		return;
 	sc_counts_sum(&n);
 	for (uint32_t i = 0; i < SC_OP_MAX; i++)
 		remote += n.remote[i];

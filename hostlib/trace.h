@@ -35,8 +35,9 @@ void sc_report_open(void);
 void sc_report_fds(int fds[2]);
 /* One of our descriptors has another number now. */
 void sc_report_moved(int from, int to);
-/* With --stats: prints what was served where. */
+/* Prints what was served where; to be called at the end if --stats was given (sc_stats_wanted; constant after start). */
 void sc_stats_at_exit(void);
+extern bool sc_stats_wanted;
 /* Value of VHOST_SC_TRACE for the next program, or NULL. */
 const char *sc_trace_target(void);
 

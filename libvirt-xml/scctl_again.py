@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import scctl_broker as broker
@@ -186,6 +187,7 @@ class Watched:
         self.starts = collections.deque()
         self.next = 0.0        # do nothing before
         self.given_up = False
+        self.hooks = []        # that run
 
     def connect(self):
         """Asks the broker to tell; there may be none."""
@@ -229,43 +231,42 @@ class Watched:
 
 
 class Supervisor:
-    """scctl watch: sees to it that domains serve."""
+    """scctl watch: sees to it that domains serve. One thread for each, so that one that boots keeps no other waiting."""
 
     def __init__(self, names, options):
         self.domains = [Watched(name) for name in names]
         self.options = options
-        self.hooks = []
-        self.ending = False
+        self.ending = threading.Event()
 
     def run(self):
         """Until SIGTERM or SIGINT. Returns the exit status: 1 if a domain was given up."""
-        wake, signals = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(signals, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._end)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+            signal.signal(number, lambda *_: self.ending.set())
         say('watching ' + ', '.join(d.name for d in self.domains))
-        while not self.ending and not all(d.given_up for d in self.domains):
-            for d in self.domains:
-                self._look(d)
-            self._wait(wake)
-        for process in self.hooks:
-            process.poll()
+        # Daemons: what one of them is about to start goes on by itself when we end.
+        threads = [threading.Thread(target=self._follow, args=(d,), daemon=True) for d in self.domains]
+        for thread in threads:
+            thread.start()
+        while not self.ending.is_set() and any(thread.is_alive() for thread in threads):
+            self.ending.wait(1)
         return 1 if any(d.given_up for d in self.domains) else 0
 
-    def _end(self, *_):
-        self.ending = True
+    def _follow(self, d):
+        """One domain, until we end or it is given up."""
+        while not self.ending.is_set() and not d.given_up:
+            try:
+                self._look(d)
+            except (Refusal, OSError) as err:
+                self._tell(d, 'failed', str(err))
+                d.next = time.monotonic() + self._pause(d)
+            self._wait(d)
 
-    def _wait(self, wake):
-        """Until something happens, at most a second."""
-        socks = {d.sock: d for d in self.domains if d.sock}
-        ready, _, _ = select.select(list(socks) + [wake], [], [], 1)
-        if wake in ready:
-            os.read(wake, 512)
-        for sock in set(ready) - {wake}:
-            for event in socks[sock].hear():
-                self._hear(socks[sock], event)
-        self.hooks = [p for p in self.hooks if p.poll() is None]
+    def _wait(self, d):
+        """Until the broker tells something, at most a second."""
+        ready, _, _ = select.select([d.sock] if d.sock else [], [], [], 1)
+        for event in d.hear() if ready else []:
+            self._hear(d, event)
+        d.hooks = [p for p in d.hooks if p.poll() is None]
 
     def _hear(self, d, event):
         state = str(event.get('state'))
@@ -275,31 +276,26 @@ class Supervisor:
         d.state, d.since = state, time.monotonic()
         if state == 'ready':
             d.served = True
-            d.given_up = False
         self._tell(d, state, str(event.get('why') or ''))
 
     def _look(self, d):
         """Decides whether the domain is to be started again."""
         now = time.monotonic()
-        if d.given_up or now < d.next:
+        if now < d.next:
             return
         if not d.sock:
             d.connect()
         domain = config.load(d.name) if config.exists(d.name) else vm.loopback_domain(d.name)
-        try:
-            why = self._why(d, domain, now)
-            if why:
-                self._again(d, domain, why)
-        except Refusal as err:
-            self._tell(d, 'failed', str(err))
-            d.next = now + self._pause(d)
+        why = self._why(d, domain, now)
+        if why:
+            self._again(d, domain, why)
 
     def _why(self, d, domain, now):
         """Why the domain has to be started again; '' if it need not, or not yet."""
         if not d.sock:
             return 'it does not run' if (d.served or self.options.always) and not vm.runners(domain) else ''
         if d.state == 'hung':
-            return 'it hangs'
+            return '' if vm.is_paused(domain) else 'it hangs'
         if d.state == 'starting' and d.served and now - d.since > self._boot_seconds(domain):
             return '' if vm.is_paused(domain) else 'its agent did not report'
         if d.state == 'down' and not vm.runners(domain):
@@ -344,7 +340,7 @@ class Supervisor:
             return
         try:
             # In a process group of its own, so that a hook may outlive us, but not for ever.
-            self.hooks.append(subprocess.Popen(['timeout', str(HOOK_SECONDS), self.options.hook, d.name, event, reason],
+            d.hooks.append(subprocess.Popen(['timeout', str(HOOK_SECONDS), self.options.hook, d.name, event, reason],
                                                stdin=subprocess.DEVNULL, start_new_session=True))
         except OSError as err:
             say(f'hook {self.options.hook}: {err.strerror}')

@@ -373,6 +373,10 @@ class LibvirtVm:
     def running(self):
         return libvirt.state(self.domain.name) not in ('', 'shut off', 'crashed')
 
+    def paused(self):
+        """True if somebody suspended it."""
+        return libvirt.state(self.domain.name) == 'paused'
+
     def gone(self):
         """Why the VM is gone, '' if it runs."""
         return '' if self.running() else f'the VM of domain {self.domain.name} ended: see scctl logs {self.domain.name}'
@@ -414,6 +418,10 @@ class DirectVm:
 
     def running(self):
         return bool(kvm_start.running_pid(self._found()))
+
+    def paused(self):
+        """True if somebody had QEMU stop its CPUs."""
+        return kvm_start.status(self._found())['state'] == 'paused'
 
     def gone(self):
         """Why the VM is gone, '' if it runs."""
@@ -495,6 +503,10 @@ class Loopback:
     def running(self):
         return bool(self._pid())
 
+    def paused(self):
+        """True if its process was stopped."""
+        return (read_text(f'/proc/{self._pid()}/stat') or ') S').rsplit(')', 1)[1].split()[0] in 'Tt'
+
     def gone(self):
         """Why the agent is gone, '' if it runs."""
         if self.running():
@@ -544,7 +556,7 @@ def end_reason(domain):
 
 def is_paused(domain):
     """True for a VM that somebody suspended."""
-    return domain.libvirt and not libvirt.why_unreachable() and libvirt.state(domain.name) == 'paused'
+    return any(runner.paused() for runner in runners(domain))
 
 
 def start_vm(vm, choice, seconds):

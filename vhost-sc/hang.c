@@ -2,6 +2,7 @@
 /* hang.c - agents that hang; see hang.h. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,54 +67,71 @@ static pid_t peer(struct broker *b)
 	return fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 ? cred.pid : 0;
 }
 
-/* True for a process that was stopped. */
-static bool is_stopped(pid_t pid)
-{
-	char path[64], text[512];
-	const char *at;
-	FILE *f;
-	size_t n;
+/* What the threads of a process have done so far, and are doing. */
+struct threads {
+	uint64_t ran; /* ns, all together */
+	uint64_t
+	    waited; /* ns in which they wanted a CPU and had none, up to when each had one last */
+	uint64_t vcpu_ran; /* of `ran`: the threads that QEMU calls "CPU N/..." */
+	bool vcpus;	   /* there are such */
+	bool runnable;	   /* one wants a CPU now, or has it */
+	bool stopped;	   /* by a signal or a debugger */
+};
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	n = fread(text, 1, sizeof(text) - 1, f);
-	fclose(f);
-	text[n] = '\0';
-	at = strrchr(text, ')');
-	return at && (at[1] == ' ') && (at[2] == 'T' || at[2] == 't');
-}
-
-/* Adds up how long the process's threads ran, and how long they waited for a processor, in ns. False: cannot be told. */
-static bool ran_and_waited(pid_t pid, uint64_t *ran, uint64_t *waited)
+/* A small file of a thread as text. False: the thread is gone, or its number is none. */
+static bool read_of(int dir, const char *tid, const char *name, char *text, size_t size)
 {
 	char path[64];
+	ssize_t n;
+	int fd;
+
+	if (tid[0] < '0' || tid[0] > '9')
+		return false;
+	snprintf(path, sizeof(path), "%.20s/%s", tid, name);
+	fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	n = read(fd, text, size - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return n > 0;
+}
+
+static void add_thread(struct threads *t, const char *stat, const char *sched)
+{
+	/* "TID (NAME) STATE ..."; the name may hold anything. */
+	const char *name = strchr(stat, '('), *end = strrchr(stat, ')');
+	uint64_t ran, waited;
+
+	if (!name || !end || end[1] != ' ' ||
+	    sscanf(sched, "%" SCNu64 " %" SCNu64, &ran, &waited) != 2)
+		return;
+	t->ran += ran;
+	t->waited += waited;
+	t->runnable |= end[2] == 'R';
+	t->stopped |= end[2] == 'T' || end[2] == 't';
+	if (strncmp(name, "(CPU ", 5) == 0) {
+		t->vcpus = true;
+		t->vcpu_ran += ran;
+	}
+}
+
+/* False: cannot be told. */
+static bool look_at_threads(pid_t pid, struct threads *t)
+{
+	char path[64], stat[512], sched[96];
 	struct dirent *e;
 	DIR *d;
 
-	*ran = 0;
-	*waited = 0;
+	*t = (struct threads){0};
 	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
 	d = opendir(path);
 	if (!d)
 		return false;
-	while ((e = readdir(d))) {
-		char file[96 + sizeof(e->d_name)];
-		uint64_t r, w;
-		FILE *f;
-
-		if (e->d_name[0] == '.')
-			continue;
-		snprintf(file, sizeof(file), "/proc/%d/task/%s/schedstat", (int)pid, e->d_name);
-		f = fopen(file, "re");
-		if (f && fscanf(f, "%" SCNu64 " %" SCNu64, &r, &w) == 2) {
-			*ran += r;
-			*waited += w;
-		}
-		if (f)
-			fclose(f);
-	}
+	while ((e = readdir(d)))
+		if (read_of(dirfd(d), e->d_name, "stat", stat, sizeof(stat)) &&
+		    read_of(dirfd(d), e->d_name, "schedstat", sched, sizeof(sched)))
+			add_thread(t, stat, sched);
 	closedir(d);
 	return true;
 }
@@ -122,25 +140,37 @@ static bool ran_and_waited(pid_t pid, uint64_t *ran, uint64_t *waited)
 static uint64_t usable(struct broker *b, uint64_t elapsed)
 {
 	struct hang *h = &b->dom.hang;
-	uint64_t before_ran = h->ran, before_waited = h->waited, ran, waited;
+	uint64_t before_ran = h->ran, before_waited = h->waited, before_vcpu = h->vcpu_ran;
+	uint64_t ran, waited;
 	pid_t pid = peer(b);
+	struct threads t;
 
 	if (elapsed > 2 * period(b))
 		return 0; /* we did not run ourselves */
-	if (!pid)
+	if (!pid || !look_at_threads(pid, &t))
 		return elapsed;
-	if (is_stopped(pid))
-		return 0;
-	if (!ran_and_waited(pid, &h->ran, &h->waited))
-		return elapsed;
-	if (!before_ran && !before_waited)
-		return 0; /* nothing to compare with */
+	h->ran = t.ran;
+	h->waited = t.waited;
+	h->vcpu_ran = t.vcpu_ran;
+	if (t.stopped || (!before_ran && !before_waited))
+		return 0; /* it could not run, or there is nothing to compare with */
+	if (t.vcpus && t.vcpu_ran > before_vcpu && !h->rung)
+		h->vcpu_runs = true;
 	/* A thread that has ended takes its share away. */
 	ran = h->ran > before_ran ? h->ran - before_ran : 0;
 	waited = h->waited > before_waited ? h->waited - before_waited : 0;
-	if (ran + waited < 1000000) /* less than a millisecond: they slept */
-		return elapsed;
+	if (ran + waited < 1000000)		 /* less than a millisecond: they slept ... */
+		return t.runnable ? 0 : elapsed; /* ... or one waits that has had no CPU yet */
 	return elapsed * ran / (ran + waited);
+}
+
+/* Whether silence may be a hang at all: the CPUs of a VM that was paused never run. */
+static bool may_hang(struct broker *b)
+{
+	struct threads t;
+	pid_t pid = peer(b);
+
+	return b->dom.hang.vcpu_runs || !pid || !look_at_threads(pid, &t) || !t.vcpus;
 }
 
 /* ---- looking ---- */
@@ -166,6 +196,7 @@ static bool is_silent(struct broker *b, struct slot *s)
 	if (!moved && pends(b, s))
 		return true;
 	s->silent = 0;
+	s->rung = false;
 	return false;
 }
 
@@ -203,7 +234,7 @@ static void look(struct broker *b, uint64_t now, uint64_t elapsed)
 	struct hang *h = &b->dom.hang;
 	struct slot *worst = NULL;
 	uint64_t counted = 0;
-	bool asked = false, mute = false;
+	bool asked = false, mute = false, rung = false;
 
 	for (uint32_t i = 1; i <= b->cfg->channels; i++) {
 		struct slot *s = &b->sessions.slots[i];
@@ -214,8 +245,10 @@ static void look(struct broker *b, uint64_t now, uint64_t elapsed)
 			counted = usable(b, elapsed);
 		asked = true;
 		s->silent += counted;
-		if (s->silent >= b->cfg->hang_ms / 2)
+		if (s->silent >= b->cfg->hang_ms / 2 && !s->rung) {
 			ring(b, s);
+			s->rung = rung = true;
+		}
 		if (s->silent >= b->cfg->hang_ms && (!worst || s->silent > worst->silent))
 			worst = s;
 	}
@@ -227,11 +260,13 @@ static void look(struct broker *b, uint64_t now, uint64_t elapsed)
 	if (!asked) {
 		h->ran = 0;
 		h->waited = 0;
+		h->vcpu_runs = false;
 	}
+	h->rung = rung;
 	if (h->hung && !worst && !mute) {
 		log_warn("the agent goes on, after %" PRIu64 " ms", now - h->since);
 		h->hung = false;
-	} else if (!h->hung && (worst || mute)) {
+	} else if (!h->hung && (worst || mute) && may_hang(b)) {
 		found(b, worst, now);
 	}
 }
@@ -254,6 +289,8 @@ void hang_tick(struct broker *b, uint64_t now)
 void hang_forget(struct broker *b)
 {
 	b->dom.hang = (struct hang){0};
-	for (uint32_t i = 1; i <= b->cfg->channels; i++)
+	for (uint32_t i = 1; i <= b->cfg->channels; i++) {
 		b->sessions.slots[i].silent = 0;
+		b->sessions.slots[i].rung = false;
+	}
 }

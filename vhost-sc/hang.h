@@ -14,10 +14,15 @@
  *   the host is loaded                         what is counted is not time, but the time that the guest could use: each tick counts
  *                                              in the proportion in which the threads of its process ran, of the time that they
  *                                              wanted to (/proc/PID/task/TID/schedstat). A process all of whose threads
- *                                              sleep could have run: such a tick counts whole
- *   the host, or this broker, stood still      a tick that comes late counts as one that does not
- *   QEMU was stopped (SIGSTOP, a debugger)     such a tick does not count. A VM that was paused (virsh suspend) has
- *                                              stopped its device: no incarnation serves
+ *                                              sleep could have run: such a tick counts whole. The kernel adds to what a thread has
+ *                                              waited when it gets its CPU; so a process that has a runnable thread
+ *                                              and has not run at all was starved: such a tick does not count
+ *   the host, or this broker, stood still      a tick that comes late does not count
+ *   QEMU was stopped (SIGSTOP, a debugger)     such a tick does not count
+ *   the VM was paused (virsh suspend)          its device goes on, but its CPUs' threads do not run at all, while even an idle guest takes
+ *                                              timer interrupts, at least one in 4 s. (QEMU itself may stir a CPU's thread when
+ *                                              the channel is rung for: the tick after that is no proof.) A guest that halted for good
+ *                                              with interrupts off looks the same, and is never called hung
  *
  * Nothing here is believed: an agent that beats and does nothing otherwise is told by the deadlines of its callers. One that does
  * not beat harms itself. What a process writes into its channel can make a tick cost a few reads more.
@@ -41,6 +46,10 @@ struct hang {
 	uint64_t
 	    ran; /* of all threads of the guest's process, ns, at the last tick that asked; 0: not asked */
 	uint64_t waited;
+	uint64_t vcpu_ran; /* of `ran`: by the threads that are a VM's CPUs */
+	bool rung;	   /* at the last tick: what ran since may have run for that */
+	bool
+	    vcpu_runs; /* the VM's CPUs have run in this silence, and not because they were rung for */
 	/* the agent's main thread, while no channel is served: it rebuilds */
 	uint64_t main_beat;
 	uint64_t main_silent;

@@ -86,6 +86,7 @@ struct slot {
 	bool served;	       /* and answered */
 	uint64_t beat;	       /* the channel's heartbeat, as hang.c saw it last */
 	uint64_t silent;       /* ms for which it has stood still while calls pend */
+	bool rung;	       /* it was rung for, in that silence */
 	bool failed;	       /* answered with an error, when it was LIVE */
 
 	/* who had it last */

@@ -953,6 +953,73 @@ class Hang(Case):
             time.sleep(0.01)
         self.assertGreater(rung, 0)
 
+    def other_agent(self, name="", busy=False, pause=60):
+        """An agent in a process of its own, which does nothing: it computes, or it wakes up once per `pause` seconds. Returns its pid."""
+        self.a.close()
+        self.broker.wait_status(state="down")
+        r, w = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            agent = Agent(self.broker)
+            agent.expect_attach()
+            if name:
+                with open("/proc/self/comm", "w", encoding="ascii") as f:
+                    f.write(name)
+            os.write(w, b"x")
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                if not busy:
+                    time.sleep(pause)
+            os._exit(0)
+
+        def end():
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self.broker.wait_status(state="down")
+        self.addCleanup(end)
+        os.close(w)
+        os.read(r, 1)
+        os.close(r)
+        self.broker.wait_status(state="ready")
+        return pid
+
+    def stays_ready(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.assertEqual(self.broker.status()["state"], "ready")
+            time.sleep(0.05)
+
+    def test_starved(self):
+        """An agent that wants to run and is given next to no time is no hang; when it is given time, it is."""
+        pid = self.other_agent(busy=True)
+        cpu = min(os.sched_getaffinity(0))
+        os.sched_setaffinity(pid, [cpu])
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        load = subprocess.Popen([sys.executable, "-c", "import os, time\nos.sched_setaffinity(0, [%d])\nprint(flush=True)\n"
+                                 "end = time.monotonic() + 20\nwhile time.monotonic() < end: pass" % cpu], stdout=subprocess.PIPE)
+        try:
+            load.stdout.readline()
+            self.pend()
+            self.stays_ready(3)
+        finally:
+            load.kill()
+            load.wait()
+            load.stdout.close()
+        os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+        os.sched_setaffinity(pid, os.sched_getaffinity(0))
+        self.broker.wait_status(state="hung")
+
+    def test_paused_vm(self):
+        """A VM none of whose CPUs' threads ever runs was paused. One whose CPUs take their timer's interrupts hangs."""
+        self.other_agent(name="CPU 0/TCG")
+        self.pend()
+        self.stays_ready(2.5)
+
+    def test_idle_vm_hangs(self):
+        self.other_agent(name="CPU 0/TCG", pause=0.02)
+        self.pend()
+        self.broker.wait_status(state="hung")
+
     def test_stopped(self):
         """An agent whose process was stopped is no hang: it could not run. (Here the agent is this process: a child is stopped.)"""
         self.a.close()

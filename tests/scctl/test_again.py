@@ -35,17 +35,17 @@ class Again(unittest.TestCase):
             self.assertEqual(p.returncode, 0, p.stdout)
         return p
 
-    def agent(self):
-        with open(self.path("run", "d", "agent.pid"), encoding="ascii") as f:
+    def agent(self, name="d"):
+        with open(self.path("run", name, "agent.pid"), encoding="ascii") as f:
             return int(f.read().split()[0])
 
-    def watch(self, *options):
+    def watch(self, *options, names=("d",)):
         """Starts a watcher; its lines are in the hook's file, one for each event."""
         hook = self.path("hook.sh")
         with open(hook, "w", encoding="ascii") as f:
             f.write("#!/bin/sh\necho \"$1 $2 $3\" >> %s\n" % self.path("events"))
         os.chmod(hook, 0o755)
-        p = subprocess.Popen(SCCTL + ["watch", "d", "--hook", hook] + list(options), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        p = subprocess.Popen(SCCTL + ["watch", *names, "--hook", hook] + list(options), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                              stderr=subprocess.PIPE, text=True, env=self.env)
         self.addCleanup(p.stderr.close)
         self.addCleanup(p.wait)
@@ -102,6 +102,18 @@ class Again(unittest.TestCase):
         self.until_event("d ready ", 2)
         p.send_signal(signal.SIGTERM)
         self.assertEqual(p.wait(10), 0)
+
+    def test_two(self):
+        """Each of two domains by itself."""
+        self.scctl("start", "e", "--loopback", "--root", self.path("root"))
+        self.addCleanup(self.scctl, "stop", "e", check=False)
+        self.watch(names=("d", "e"))
+        self.until_event("e ready ", 1)
+        for name in ("d", "e"):
+            os.kill(self.agent(name), signal.SIGKILL)
+        for name in ("d", "e"):
+            self.until_event(name + " restart its agent is gone", 1)
+            self.until_event(name + " ready ", 2)
 
     def test_always(self):
         self.watch("--always")

@@ -204,7 +204,7 @@ class Watched:
         """The broker has gone."""
         if self.sock:
             self.sock.close()
-        self.sock, self.rest = None, b''
+        self.sock, self.rest, self.state = None, b'', ''
 
     def hear(self):
         """Takes what the broker tells. Returns the events, oldest first."""
@@ -292,6 +292,8 @@ class Supervisor:
 
     def _why(self, d, domain, now):
         """Why the domain has to be started again; '' if it need not, or not yet."""
+        if not d.sock and d.served and broker.died(d.name):
+            return 'its broker is gone'  # and with it the channels: a VM that is left cannot serve
         if not d.sock:
             return 'it does not run' if (d.served or self.options.always) and not vm.runners(domain) else ''
         if d.state == 'hung':

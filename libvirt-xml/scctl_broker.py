@@ -84,6 +84,11 @@ def pid(name):
     return 0
 
 
+def died(name):
+    """True if there was a broker that did not end in good order: it takes its file away then."""
+    return bool(read_text(os.path.join(domain_run_dir(name), 'broker.pid'), '')) and not pid(name)
+
+
 def is_running(name):
     """True if somebody answers on ctl.sock."""
     try:

@@ -115,6 +115,19 @@ class Again(unittest.TestCase):
             self.until_event(name + " restart its agent is gone", 1)
             self.until_event(name + " ready ", 2)
 
+    def test_broker_dies(self):
+        """Without its broker a domain cannot serve: both are started anew. (The agent, which ends as well, may be missed first.)"""
+        self.watch()
+
+        def pid():
+            with open(self.path("run", "d", "broker.pid"), encoding="ascii") as f:
+                return int(f.read())
+        before = pid()
+        os.kill(before, signal.SIGKILL)
+        self.until_event("d restart ", 1)
+        self.until_event("d ready ", 2)
+        self.assertNotEqual(pid(), before)
+
     def test_always(self):
         self.watch("--always")
         self.scctl("stop", "d", "--keep-broker")

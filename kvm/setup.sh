@@ -17,8 +17,8 @@ mkdir -p "$log"
 
 # What each purpose needs. One list for ./demo and ./check, so that both prepare the same machine.
 PACKAGES_BUILD="dpkg-dev libdpdk-dev libnuma-dev libbsd-dev gcc gcc-12 make libelf1 meson ninja-build pkg-config liburing-dev libzydis-dev libcmocka-dev libseccomp-dev python3 git"
-PACKAGES_RUN="libvirt-daemon-system libvirt-clients e2fsprogs util-linux iproute2 procps acl attr"
-PACKAGES_TEST="sqlite3 xfsprogs btrfs-progs lmdb-utils liblmdb-dev tar gzip xz-utils coreutils findutils rsync fio openssl libclang-rt-14-dev strace make perl patch binutils bc busybox-static groff-base qemu-system-x86 curl gdb nginx-light nodejs postgresql procps redis-server vim-tiny xfsprogs btrfs-progs"
+PACKAGES_RUN="libvirt-daemon-system libvirt-clients e2fsprogs util-linux iproute2 procps acl attr curl"
+PACKAGES_TEST="sqlite3 lmdb-utils liblmdb-dev tar gzip xz-utils coreutils findutils rsync fio openssl libclang-rt-14-dev strace make perl patch binutils bc busybox-static groff-base qemu-system-x86 gdb nginx-light nodejs postgresql procps redis-server vim-tiny xfsprogs btrfs-progs apache2-utils bind9-dnsutils dnsmasq-base iperf3 iputils-ping memcached netcat-openbsd openssh-client openssh-server socat tshark wrk"
 # What scbench compares with: a file system exported by a VM, mounted by FUSE.
 PACKAGES_BENCH="fio sshfs fuse3 openssh-sftp-server"
 PACKAGES_LINT="clang-format clang-tidy cppcheck shellcheck"

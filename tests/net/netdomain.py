@@ -53,7 +53,7 @@ class Native:
     """The kernel's stack at both ends of a veth pair."""
 
     name = "native"
-    OWN, PEER = OWN, PEER
+    OWN, PEER, OWN6, PEER6 = OWN, PEER, OWN6, PEER6
 
     def __enter__(self):
         self.holder = subprocess.Popen(["unshare", "-n", "sleep", "1000"])
@@ -86,7 +86,7 @@ class Domain:
     """A loopback domain named net0."""
 
     name = "scrun"
-    OWN, PEER = OWN, PEER
+    OWN, PEER, OWN6, PEER6 = OWN, PEER, OWN6, PEER6
 
     def __init__(self, scrun_args=()):
         self.scrun_args = list(scrun_args)
@@ -103,6 +103,7 @@ class Domain:
 
     def enter(self):
         self.dir = tempfile.mkdtemp(prefix="sc-net.")
+        os.chmod(self.dir, 0o755)
         self.log = open(os.path.join(self.dir, "log"), "w", encoding="utf-8")
         self.broker = self.start([os.path.join(BUILD, "vhost-sc", "vhost-scd"), "--name", "net0", "--role", "network", "--loopback",
                     "--deadline-ms", "10000"])
@@ -153,6 +154,13 @@ class Domain:
 
     def restart_agent(self):
         self.agent = self.start_agent()
+
+    def storage(self, name, root):
+        """A storage domain beside it, which serves `root`."""
+        self.start([os.path.join(BUILD, "vhost-sc", "vhost-scd"), "--name", name, "--role", "storage", "--loopback", "--deadline-ms", "10000"])
+        sock = os.path.join(self.dir, "run", name, "agent.sock")
+        wait_for("broker", lambda: os.path.exists(sock))
+        self.start([os.path.join(BUILD, "guest-agent", "sc-agent"), "--loopback", sock, "--root", root])
 
     @staticmethod
     def tap():

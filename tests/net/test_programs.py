@@ -4,18 +4,13 @@
 outcome, payloads compared by hash."""
 import hashlib
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from netdomain import Domain, Native, enter_namespaces  # noqa: E402
+from netdomain import enter_namespaces  # noqa: E402
+from progcase import PYTHON, RUN_S, ProgramCase  # noqa: E402
 
-PYTHON = "/usr/bin/python3"
-RUN_S = 60
 NGINX = """daemon off; master_process on; worker_processes 2; user root; pid %(dir)s/pid; error_log %(dir)s/error.log;
 events { worker_connections 512; }
 http { access_log off; sendfile on; keepalive_timeout 30; client_body_temp_path %(dir)s/b; proxy_temp_path %(dir)s/p;
@@ -24,67 +19,8 @@ http { access_log off; sendfile on; keepalive_timeout 30; client_body_temp_path 
 """
 
 
-class Programs(unittest.TestCase):
+class Programs(ProgramCase):
     """Each case is run in both places."""
-
-    def setUp(self):
-        self.dir = tempfile.mkdtemp(prefix="sc-netprog.")
-        os.chmod(self.dir, 0o755)
-        os.mkdir(self.dir + "/www")
-        for name, size in (("small", 1000), ("large", 3000000)):
-            with open("%s/www/%s" % (self.dir, name), "wb") as f:
-                f.write(hashlib.shake_128(name.encode()).digest(size))
-        self.running = []
-
-    def tearDown(self):
-        self.stop()
-        shutil.rmtree(self.dir)
-
-    def start(self, argv, env=None):
-        log = open(self.dir + "/log", "a", encoding="utf-8")
-        self.running.append(subprocess.Popen(argv, env=env, cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-        log.close()
-
-    def stop(self):
-        """Ends what was started, the youngest first; their exit codes."""
-        codes = []
-        for p in reversed(self.running):
-            p.terminate()
-            try:
-                codes.append(p.wait(20))
-            except subprocess.TimeoutExpired:
-                p.kill()
-                codes.append("killed")
-        self.running = []
-        return codes
-
-    def run_it(self, argv, env=None):
-        done = subprocess.run(argv, env=env, cwd=self.dir, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, timeout=RUN_S, check=False)
-        return done.returncode, done.stdout
-
-    def until(self, argv, env=None):
-        """Runs it until it succeeds: a server is starting."""
-        end = time.monotonic() + RUN_S
-        while True:
-            code, out = self.run_it(argv, env)
-            if code == 0 or time.monotonic() > end:
-                return code, out
-            time.sleep(0.1)
-
-    def fetch(self, url, where=None):
-        argv = ["curl", "-sS", "--max-time", "30", url]
-        code, out = self.until(where.argv(argv) if where else argv, where.env() if where else None)
-        return code, hashlib.sha1(out).hexdigest()
-
-    def both(self, case):
-        with Native() as where:
-            native = case(where), self.stop()
-        with Domain() as where:
-            remote = case(where), self.stop()
-            self.assertTrue(where.alive())
-        self.assertEqual(native, remote)
-        return native
 
     def test_client(self):
         def case(where):

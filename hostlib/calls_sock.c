@@ -367,7 +367,6 @@ static long accept_take(struct sc_thread *t, struct sc_netchan *nc, struct sc_ns
 			struct sc_accept *out)
 {
 	uint32_t *lock = &sc_sock_host(s)->rx_lock, head;
-	uint64_t size;
 	long used;
 
 	sc_ring_lock(t, lock);
@@ -375,9 +374,7 @@ static long accept_take(struct sc_thread *t, struct sc_netchan *nc, struct sc_ns
 	used = sc_ring_used(__atomic_load_n(&s->sh->rx_tail, __ATOMIC_ACQUIRE), head, s->rx_size);
 	if (used >= (long)sizeof(*out) && head % sizeof(*out) == 0) {
 		memcpy(out, s->rx + (head & (s->rx_size - 1)), sizeof(*out));
-		/* a connection in memory that a sister process gave later is that process's to take */
-		used = sc_ring_mine(t, lock) &&
-		       (!out->loc.segment || sc_netmem_base(t, out->loc.segment, &size));
+		used = sc_ring_mine(t, lock);
 		if (used)
 			__atomic_store_n(&s->sh->rx_head, head + (uint32_t)sizeof(*out),
 					 __ATOMIC_RELEASE);

@@ -486,23 +486,37 @@ long sc_accept_begin(struct sc_thread *t, struct sc_file *listener, bool cloexec
 	return sc_open_begin(t, listener->dom, true, cloexec, o);
 }
 
-/* The session owns the connection from now on. */
+/* The session owns the connection from now on. It may have lain in memory of a sister process; now it lies in ours. */
 static long adopt(struct sc_thread *t, struct sc_hlane *l, struct sc_file *listener,
 		  const struct sc_opening *o, const struct sc_accept *a, struct sc_nsock *s)
 {
-	struct sc_slot slot = {.op = SC_OP_ADOPT,
-			       .handle = listener->handle,
-			       .arg0 = a->handle,
-			       .arg1 = o->ticket,
-			       .arg2 = o->secret};
+	struct sc_slot slot;
+	struct sc_sock_loc loc;
 	struct sc_netchan *nc;
 	long res = netchan_get(t, l, &nc);
 
-	if (!res)
-		res = place(t, s, l->chan, &a->loc, a->handle);
-	if (!res)
+	if (res)
+		return res;
+	for (uint32_t tries = 0;; tries++) {
+		slot = (struct sc_slot){.op = SC_OP_ADOPT,
+					.handle = listener->handle,
+					.arg0 = a->handle,
+					.arg1 = o->ticket,
+					.arg2 = o->secret,
+					.buf2 = sc_lane_off(l, SC_LB_DATA),
+					.len2 = sizeof(loc)};
 		res = sc_lane_call(t, l, &slot, NULL, 0);
-	if (res >= 0)
+		if (res != -ENOBUFS || tries == SEGMENT_TRIES)
+			break;
+		res = sc_netmem_more(t, l, 0);
+		if (res < 0)
+			return res;
+	}
+	if (res < 0)
+		return res;
+	memcpy(&loc, sc_chan_ptr(l->chan, slot.buf2), sizeof(loc));
+	res = place(t, s, l->chan, &loc, a->handle);
+	if (!res)
 		map_index(nc, s);
 	return res;
 }

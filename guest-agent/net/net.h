@@ -78,6 +78,7 @@ struct memory {
 	void *kept;			 /* its entry (kept.h) */
 	bool ended;			 /* its bytes are not to be touched any more */
 	struct hole *holes[NET_CLASSES]; /* freed objects by size */
+	uint32_t nholes[NET_CLASSES];
 };
 
 /* A session as the network service sees it. session->service. */
@@ -253,8 +254,8 @@ void iface_resume(struct net *n, const uint32_t lease[3]);
 /* Gives the session [start, end) of its channel, or a ticket's segment, for its sockets. 0 or -errno. */
 int memory_of_channel(struct nsession *ns, uint32_t start, uint32_t end);
 int memory_of_ticket(struct nsession *ns, uint64_t ticket, uint64_t secret);
-/* Bytes that are free in the session's memory; only in tickets' segments if `shared`. */
-uint64_t memory_room(const struct nsession *ns, bool shared);
+/* How many more connections of a listener find a place, in memory of any session that may use it. */
+uint32_t sock_places(const struct nsock *s);
 /* What an earlier incarnation had (restore.c): memory, with one reference, the caller's; and a socket in it, as its entry and its
  * object say. NULL: no memory, or impossible. */
 struct memory *memory_again(struct net *n, struct segment *segment, uint8_t *base, uint32_t start,
@@ -268,6 +269,9 @@ void socks_tell_all(struct net *n);
 /* A new socket with its object in a segment of `ns` (`shared`: not the channel). NULL: *err. */
 struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type, uint32_t tx_log2,
 		       uint32_t rx_log2, bool shared, int *err);
+/* Has the socket lie in memory that the session gave: moves it there if it does not. Nobody else may be using its rings: it was taken
+ * out of a listener's ring just now. 0 or -ENOBUFS. */
+int sock_settle(struct nsock *s, struct nsession *ns);
 /* The socket of this name that the session may use, or NULL with *err. */
 struct nsock *sock_get(struct nsession *ns, uint64_t handle, int *err);
 bool sock_add_user(struct nsock *s, struct nsession *ns);
@@ -279,6 +283,7 @@ void sock_free(struct nsock *s);
 void sock_changed(struct nsock *s, unsigned why);
 void sock_set_state(struct nsock *s, enum sc_sock_state state);
 void sock_set_flags(struct nsock *s, uint32_t flags);
+void sock_clear_flags(struct nsock *s, uint32_t flags);
 void sock_set_error(struct nsock *s, int err);
 void sock_set_names(struct nsock *s, const struct sc_sockaddr *local,
 		    const struct sc_sockaddr *peer);
@@ -333,6 +338,8 @@ void tcp_sock_close(struct nsock *s);
 void tcp_sock_abort(struct nsock *s);
 /* Children that were taken out of a listener's ring. */
 void tcp_sock_look_at_taken(struct nsock *listener);
+/* Memory was given: listeners that asked for it do so no longer, if there is enough. */
+void tcp_socks_room(struct net *n);
 /* Options into the pcb. */
 void tcp_sock_apply(struct nsock *s);
 /* The send ring's bytes lie in `to` now: what the stack has queued is made to point there. */
@@ -340,7 +347,8 @@ void tcp_sock_move(struct nsock *s, uint8_t *to);
 uint32_t tcp_sock_state(const struct nsock *s);
 void tcp_sock_tick(struct nsock *s);
 void tcp_release_held(struct net *n);
-/* A frame is about to be received: a new connection in the place of one that is in TIME-WAIT gets it. */
+/* A frame is about to be received: a new connection in the place of one that is in TIME-WAIT gets it; one for which a listener has no
+ * memory is not begun. */
 void tcp_make_way(const struct pbuf *p);
 /* Bounds the number of connections in TIME-WAIT. */
 void tcp_bound_time_wait(void);

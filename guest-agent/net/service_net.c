@@ -274,7 +274,7 @@ static int64_t op_attach(struct net *n, struct nsession *ns, struct call *c)
 	return 0;
 }
 
-static int64_t op_segment(struct net *n, struct nsession *ns, struct call *c)
+static int give_segment(struct nsession *ns, const struct call *c)
 {
 	if (c->s.arg0)
 		return memory_of_ticket(ns, c->s.arg0, c->s.arg1);
@@ -284,6 +284,15 @@ static int64_t op_segment(struct net *n, struct nsession *ns, struct call *c)
 		if (ns->memory[i]->session == ns->session->id && ns->memory[i]->start == c->s.buf)
 			return 0; /* an earlier incarnation has taken it */
 	return memory_of_channel(ns, c->s.buf, c->s.buf + c->s.len);
+}
+
+static int64_t op_segment(struct net *n, struct nsession *ns, struct call *c)
+{
+	int err = give_segment(ns, c);
+
+	if (!err)
+		tcp_socks_room(n);
+	return err;
 }
 
 static bool ring_log2(uint64_t value, uint32_t standard, uint32_t *log2)
@@ -452,10 +461,15 @@ static int64_t op_adopt(struct net *n, struct nsession *ns, struct call *c)
 	s = sock_get(ns, c->s.arg0, &err);
 	if (!s)
 		return err;
-	if (kept_result(s, c, &res))
+	if (kept_result(s, c, &res)) {
+		tell_place(c, s);
 		return res;
+	}
 	if (s->listener != l || !s->taken)
 		return -EINVAL;
+	err = sock_settle(s, ns);
+	if (err)
+		return err;
 	err = own(s, ns, c->s.arg1, c->s.arg2);
 	if (s->owner)
 		sock_unlink_child(s);
@@ -464,6 +478,8 @@ static int64_t op_adopt(struct net *n, struct nsession *ns, struct call *c)
 		kept_sock(s);
 	if (err && s->owner)
 		sock_gone(s); /* its ticket is dead: so is who would use it */
+	else if (!err)
+		tell_place(c, s);
 	return err;
 }
 

@@ -87,6 +87,7 @@ static void drop_holes(struct memory *m)
 			struct hole *h = m->holes[i];
 
 			m->holes[i] = h->next;
+			m->nholes[i]--;
 			free(h);
 		}
 }
@@ -180,27 +181,45 @@ int memory_of_ticket(struct nsession *ns, uint64_t ticket, uint64_t secret)
 	return 0;
 }
 
-uint64_t memory_room(const struct nsession *ns, bool shared)
-{
-	uint64_t room = 0;
-
-	for (uint32_t i = 0; i < ns->nmemory; i++)
-		if (!shared || ns->memory[i]->ticket)
-			room += ns->memory[i]->end - ns->memory[i]->start - ns->memory[i]->used;
-	return room;
-}
-
 static uint32_t size_class(uint32_t tx_log2, uint32_t rx_log2)
 {
 	return (tx_log2 - SC_RING_MIN_LOG2) * (SC_RING_MAX_LOG2 - SC_RING_MIN_LOG2 + 1) + rx_log2 -
 	       SC_RING_MIN_LOG2;
 }
 
+static bool has_memory(const struct nsession *ns, const struct memory *m)
+{
+	for (uint32_t i = 0; i < ns->nmemory; i++)
+		if (ns->memory[i] == m)
+			return true;
+	return false;
+}
+
+/* Some session that may use the socket has given the memory. */
+static bool users_have(const struct nsock *s, const struct memory *m)
+{
+	for (uint32_t i = 0; i < s->nusers; i++)
+		if (has_memory(s->users[i], m))
+			return true;
+	return false;
+}
+
+uint32_t sock_places(const struct nsock *s)
+{
+	uint32_t class = size_class(s->child_tx_log2, s->child_rx_log2), n = 0;
+	uint32_t size = sc_sock_size(s->child_tx_log2, s->child_rx_log2);
+
+	for (const struct memory *m = s->net->memories; m; m = m->next)
+		if (!m->ended && (m->ticket || !s->loc.segment) && users_have(s, m))
+			n += m->nholes[class] + (m->end - m->fresh) / size;
+	return n;
+}
+
 /* A place for an object, which references the memory. False: no room. */
 static bool memory_carve(struct memory *m, uint32_t tx_log2, uint32_t rx_log2, uint32_t *off)
 {
-	uint32_t size = sc_sock_size(tx_log2, rx_log2);
-	struct hole **holes = &m->holes[size_class(tx_log2, rx_log2)];
+	uint32_t size = sc_sock_size(tx_log2, rx_log2), class = size_class(tx_log2, rx_log2);
+	struct hole **holes = &m->holes[class];
 	struct hole *h = *holes;
 
 	if (m->ended)
@@ -208,6 +227,7 @@ static bool memory_carve(struct memory *m, uint32_t tx_log2, uint32_t rx_log2, u
 	if (h) {
 		*off = h->off;
 		*holes = h->next;
+		m->nholes[class]--;
 		free(h);
 	} else if (m->end - m->fresh >= size) {
 		*off = m->fresh;
@@ -220,25 +240,55 @@ static bool memory_carve(struct memory *m, uint32_t tx_log2, uint32_t rx_log2, u
 	return true;
 }
 
-static void memory_return(struct net *n, struct memory *m, const struct sc_sock_loc *l)
+static bool add_hole(struct memory *m, uint32_t class, uint32_t off)
 {
 	struct hole *h = malloc(sizeof(*h));
-	struct hole **holes = &m->holes[size_class(l->tx_log2, l->rx_log2)];
 
+	if (!h)
+		return false;
+	*h = (struct hole){.next = m->holes[class], .off = off};
+	m->holes[class] = h;
+	m->nholes[class]++;
+	return true;
+}
+
+static void memory_return(struct net *n, struct memory *m, const struct sc_sock_loc *l)
+{
 	m->used -= sc_sock_size(l->tx_log2, l->rx_log2);
 	if (!m->used) { /* all of one piece again */
-		free(h);
 		drop_holes(m);
 		m->fresh = m->start;
-	} else if (h) { /* otherwise the place is lost until the memory ends */
-		h->off = l->off;
-		h->next = *holes;
-		*holes = h;
+	} else { /* without memory for it the place is lost until the memory ends */
+		add_hole(m, size_class(l->tx_log2, l->rx_log2), l->off);
 	}
 	memory_put(n, m);
 }
 
+/* A place in one of the session's memories, in tickets' segments only if `shared`. NULL: no room. */
+static struct memory *session_carve(struct nsession *ns, uint32_t tx_log2, uint32_t rx_log2,
+				    bool shared, uint32_t *off)
+{
+	for (uint32_t i = 0; i < ns->nmemory; i++)
+		if ((!shared || ns->memory[i]->ticket) &&
+		    memory_carve(ns->memory[i], tx_log2, rx_log2, off))
+			return ns->memory[i];
+	return NULL;
+}
+
 /* ---- making ---- */
+
+/* Points the socket at its object. */
+static void object_at(struct nsock *s, struct memory *m, uint32_t off)
+{
+	s->mem = m;
+	s->loc.segment = m->ticket;
+	s->loc.off = off;
+	s->sh = (struct sc_sock *)(m->base + off);
+	s->tx = (uint8_t *)(s->sh + 1);
+	s->tx_size = 1u << s->loc.tx_log2;
+	s->rx = s->tx + s->tx_size;
+	s->rx_size = 1u << s->loc.rx_log2;
+}
 
 /* Zeroes the object's lines and tells what never changes. */
 static void object_init(struct nsock *s)
@@ -263,7 +313,7 @@ static void link_sock(struct net *n, struct nsock *s)
 struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type, uint32_t tx_log2,
 		       uint32_t rx_log2, bool shared, int *err)
 {
-	struct memory *m = NULL;
+	struct memory *m;
 	struct nsock *s;
 	uint32_t off;
 
@@ -271,10 +321,7 @@ struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type,
 	if (!n->nfree || ns->nsocks >= NET_SESSION_SOCKETS)
 		return NULL;
 	*err = -ENOBUFS;
-	for (uint32_t i = 0; i < ns->nmemory && !m; i++)
-		if ((!shared || ns->memory[i]->ticket) &&
-		    memory_carve(ns->memory[i], tx_log2, rx_log2, &off))
-			m = ns->memory[i];
+	m = session_carve(ns, tx_log2, rx_log2, shared, &off);
 	if (!m)
 		return NULL;
 	s = calloc(1, sizeof(*s));
@@ -287,22 +334,15 @@ struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type,
 		return NULL;
 	}
 	s->net = n;
-	s->mem = m;
-	s->loc = (struct sc_sock_loc){.segment = m->ticket,
-				      .off = off,
-				      .tx_log2 = (uint8_t)tx_log2,
+	s->loc = (struct sc_sock_loc){.tx_log2 = (uint8_t)tx_log2,
 				      .rx_log2 = (uint8_t)rx_log2,
 				      .family = (uint16_t)family,
 				      .type = (uint16_t)type};
+	object_at(s, m, off);
 	s->index = n->free_index[--n->nfree];
 	s->handle = (uint64_t)++n->generation[s->index] << 32 | s->index;
 	s->family = (uint16_t)family;
 	s->type = (uint8_t)type;
-	s->sh = (struct sc_sock *)(m->base + off);
-	s->tx = (uint8_t *)(s->sh + 1);
-	s->tx_size = 1u << tx_log2;
-	s->rx = s->tx + s->tx_size;
-	s->rx_size = 1u << rx_log2;
 	s->opt = (struct nsock_options){.ttl = 64,
 					.mcast_ttl = 1,
 					.mcast_loop = true,
@@ -313,6 +353,27 @@ struct nsock *sock_new(struct net *n, struct nsession *ns, int family, int type,
 	object_init(s);
 	link_sock(n, s);
 	return s;
+}
+
+int sock_settle(struct nsock *s, struct nsession *ns)
+{
+	struct sc_sock_loc old = s->loc;
+	struct memory *from = s->mem, *m;
+	uint32_t off;
+
+	if (has_memory(ns, from))
+		return 0;
+	m = from ? session_carve(ns, old.tx_log2, old.rx_log2, old.segment != 0, &off) : NULL;
+	if (!m)
+		return -ENOBUFS;
+	/* Indices and places that count are private: what a process does to the bytes meanwhile is its own loss. */
+	memcpy(m->base + off, s->sh, sc_sock_size(old.tx_log2, old.rx_log2));
+	if (s->tcp)
+		tcp_sock_move(s, m->base + off + sizeof(struct sc_sock));
+	object_at(s, m, off);
+	kept_sock(s); /* before anything else can lie in the old place */
+	memory_return(s->net, from, &old);
+	return 0;
 }
 
 /* ---- what was ---- */
@@ -429,16 +490,10 @@ struct nsock *sock_again(struct net *n, struct memory *m, const struct sc_kept_s
 static void add_holes(struct memory *m, uint32_t from, uint32_t to, const struct sc_sock_loc *like)
 {
 	uint32_t size = sc_sock_size(like->tx_log2, like->rx_log2);
-	struct hole **holes = &m->holes[size_class(like->tx_log2, like->rx_log2)], *h;
+	uint32_t class = size_class(like->tx_log2, like->rx_log2);
 
-	for (; to > from && to - from >= size; from += size) {
-		h = malloc(sizeof(*h));
-		if (!h)
-			return;
-		h->off = from;
-		h->next = *holes;
-		*holes = h;
-	}
+	while (to > from && to - from >= size && add_hole(m, class, from))
+		from += size;
 }
 
 static int by_place(const void *a, const void *b)
@@ -557,6 +612,12 @@ void sock_set_flags(struct nsock *s, uint32_t flags)
 	/* Release: rx_tail was written before, and RX_EOF says that nothing follows it. */
 	__atomic_store_n(&s->sh->flags, s->flags, __ATOMIC_RELEASE);
 	sock_changed(s, CHANGED_STATE);
+}
+
+void sock_clear_flags(struct nsock *s, uint32_t flags)
+{
+	s->flags &= ~flags;
+	__atomic_store_n(&s->sh->flags, s->flags, __ATOMIC_RELAXED);
 }
 
 void sock_set_error(struct nsock *s, int err)

@@ -31,7 +31,9 @@
 #define CHUNK 65535u /* lwIP counts in 16 bits */
 /* connections in TIME-WAIT that are kept; Linux, too, has a bound */
 #define TIME_WAITS 4096u
-#define HOLD_NS	   200000000
+#define PLACES_SPARE \
+	16u /* connections for which there is memory before processes are asked for more */
+#define HOLD_NS 200000000
 /* RFC 5681, 4.1: after a pause a connection begins anew with its initial window, which is that of RFC 6928 */
 #define RESTART_SEGMENTS 10u
 #define POLL_TICKS	 2 /* of half a second: tries again what failed for want of memory */
@@ -599,12 +601,17 @@ static struct nsock *new_child(struct nsock *l)
 /* Tells the processes in time when the segments of a listener's users fill up. */
 static void look_at_room(struct nsock *l)
 {
-	uint64_t want = 16ull * sc_sock_size(l->child_tx_log2, l->child_rx_log2), room = 0;
-
-	for (uint32_t i = 0; i < l->nusers; i++)
-		room += memory_room(l->users[i], l->loc.segment != 0);
-	if (room < want)
+	if (sock_places(l) < PLACES_SPARE)
 		sock_set_flags(l, SC_SOCK_F_WANT_SEGMENT);
+	else if (l->flags & SC_SOCK_F_WANT_SEGMENT)
+		sock_clear_flags(l, SC_SOCK_F_WANT_SEGMENT);
+}
+
+void tcp_socks_room(struct net *n)
+{
+	for (struct nsock *s = n->all; s; s = s->next)
+		if (s->flags & SC_SOCK_F_WANT_SEGMENT && s->state == SC_SOCK_LISTEN)
+			look_at_room(s);
 }
 
 /* Which of the listeners on a port gets a connection: by its peer's address, as Linux does. */
@@ -1107,21 +1114,48 @@ static bool same_address(const ip_addr_t *a, const ip_addr_t *b)
 
 /* RFC 1122, 4.2.2.13: a SYN with a higher sequence number than the last of a connection in TIME-WAIT opens a new one. lwIP
  * lets the peer try in vain until TIME-WAIT is over. */
-void tcp_make_way(const struct pbuf *p)
+static void make_way(const struct tcp_hdr *tcp, const ip_addr_t *from, const ip_addr_t *to)
 {
-	ip_addr_t from, to;
-	const struct tcp_hdr *tcp = tcp_tw_pcbs ? find_syn(p, &from, &to) : NULL;
-
-	if (!tcp)
-		return;
 	for (struct tcp_pcb *pcb = tcp_tw_pcbs; pcb; pcb = pcb->next)
 		if (pcb->local_port == lwip_ntohs(tcp->dest) &&
 		    pcb->remote_port == lwip_ntohs(tcp->src) &&
-		    same_address(&pcb->remote_ip, &from) && same_address(&pcb->local_ip, &to)) {
+		    same_address(&pcb->remote_ip, from) && same_address(&pcb->local_ip, to)) {
 			if (TCP_SEQ_GT(lwip_ntohl(tcp->seqno), pcb->rcv_nxt))
 				tcp_abort(pcb); /* in this state it is freed, and nothing is sent */
 			return;
 		}
+}
+
+/* Back-pressure: handshakes are begun only for as many connections as there is memory for. lwIP drops a SYN beyond the backlog, as
+ * Linux does, and the peer tries again; without memory at its end, it would have to reset the connection. */
+static void bound_backlog(struct tcp_pcb_listen *pcb)
+{
+	struct nsock *l = pcb->callback_arg;
+	uint32_t room;
+
+	if (!l || l->state != SC_SOCK_LISTEN || l->group)
+		return;
+	tcp_sock_look_at_taken(l);
+	if (l->state != SC_SOCK_LISTEN)
+		return;
+	look_at_room(l);
+	room = l->queued + sock_places(l);
+	pcb->backlog = (u8_t)(room < l->backlog ? room : l->backlog);
+}
+
+void tcp_make_way(const struct pbuf *p)
+{
+	ip_addr_t from, to;
+	const struct tcp_hdr *tcp = find_syn(p, &from, &to);
+
+	if (!tcp)
+		return;
+	make_way(tcp, &from, &to);
+	for (struct tcp_pcb_listen *l = tcp_listen_pcbs.listen_pcbs, *next; l; l = next) {
+		next = l->next;
+		if (l->local_port == lwip_ntohs(tcp->dest))
+			bound_backlog(l);
+	}
 }
 
 void tcp_bound_time_wait(void)

@@ -91,7 +91,9 @@ enum sc_net_op {
 	/* handle = listener; arg0 = handle from a struct sc_accept that this session's process took out of its ring; arg1 =
 	 * ticket or 0; arg2 = secret. From now on the session owns the socket. Until then all sessions that may use the
 	 * listener may use it. What was taken and not adopted within SC_ADOPT_MS, or is not taken when the listener ends, is reset. The requests of one session that name the
-	 * accepted socket must come after this one's completion; its rings may be used at once. */
+	 * accepted socket must come after this one's completion. buf2/len2 out: struct sc_sock_loc. A connection that lies in memory
+	 * which this session has not given (another process that uses the listener did) moves into memory that it has, and the place
+	 * differs from sc_accept's; otherwise its rings may be used at once. -ENOBUFS: no room there: give a segment, and try again. */
 	SC_OP_ADOPT = 70,
 	/* handle; arg0 = 0 (SHUT_RD), 1 (SHUT_WR: after all that is published in the send ring), 2. -ENOTCONN. */
 	SC_OP_SHUTDOWN = 71,

@@ -144,7 +144,7 @@ class Servers(ProgramCase):
                 code, got = client(self.until, ["nc", "-d", address, "7001"])
                 out.append((code, sha1(got)))
                 server(self.start, ["socat", "UDP-RECVFROM:7002,fork,bind=" + address, "EXEC:sha1sum"])
-                out.append(client(self.until, ["sh", "-c", "socat -t 5 - UDP:%s:7002 <www/small | grep ." % address]))
+                out.append(client(self.until, ["sh", "-c", "socat -t 1 - UDP:%s:7002 <www/small | grep ." % address]))
                 server(self.start, ["nc", "-l", "-N", address, "7003"])
                 out.append(client(self.until, ["nc", "-w", "3", "-z", "-v", address, "7003"])[0])
                 out.append(client(self.run_it, ["nc", "-z", address, "7999"])[0])  # refused
@@ -177,8 +177,9 @@ class Servers(ProgramCase):
             out = []
             for address, server, client in self.sides(where):
                 server(self.start, ["iperf3", "-s", "-B", address])
-                for args in ([], ["-R"], ["-P", "4"], ["--bidir"], ["-u", "-b", "20M", "-l", "1400"], ["-u", "-R", "-b", "20M", "-l", "1400"]):
-                    out.append((args, self.iperf(client, ["iperf3", "-J", "-c", address, "-t", "1"] + args)))
+                udp = ["-u", "-b", "20M", "-l", "1400", "-n", "1M"]
+                for args in (["-n", "30M"], ["-R", "-n", "30M"], ["-P", "4", "-n", "30M"], ["--bidir", "-t", "1"], udp, udp + ["-R"]):
+                    out.append((args, self.iperf(client, ["iperf3", "-J", "-c", address] + args)))
                 self.stop()
             return out
 
@@ -205,9 +206,9 @@ class Servers(ProgramCase):
         def case(where):
             out = []
             for size in ("0", "56", "1472", "1473", "8000"):
-                code, text = self.until(["ping", "-c", "3", "-i", "0.2", "-s", size, where.OWN])
+                code, text = self.until(["ping", "-c", "3", "-i", "0.05", "-W", "2", "-s", size, where.OWN])
                 out.append((size, code, re.findall(rb"(\d+) received", text)))
-            code, text = self.until(["ping", "-6", "-c", "3", "-i", "0.2", where.OWN6])
+            code, text = self.until(["ping", "-6", "-c", "3", "-i", "0.05", "-W", "2", where.OWN6])
             return out + [(code, re.findall(rb"(\d+) received", text))]
 
         self.assertEqual(self.both(case)[0][-1], (0, [b"3"]))

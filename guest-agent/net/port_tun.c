@@ -9,6 +9,7 @@
 
 #include "../log.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if.h>
@@ -21,14 +22,17 @@
 
 #include <lwip/pbuf.h>
 
-#define HEADER	   14u /* Ethernet */
-#define TAG	   4u  /* VLAN */
-#define MAX_PIECES 64
+#define HEADER 14u /* Ethernet */
+#define TAG    4u  /* VLAN */
+#define MAX_PIECES \
+	272 /* the answer to an echo request that came in as many fragments as are taken together */
 
 struct tun {
 	struct port port; /* first */
 	struct pbuf *spare;
 };
+
+static_assert(MAX_PIECES > IP_REASS_MAX_PBUFS, "an echo reply has its request's pieces");
 
 static uint32_t tun_receive(struct port *t, uint32_t budget, port_input_fn input, void *arg)
 {

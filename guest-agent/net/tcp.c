@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include <lwip/etharp.h>
 #include <lwip/ip.h>
 #include <lwip/prot/ethernet.h>
 #include <lwip/prot/ip4.h>
@@ -36,7 +37,9 @@
 #define HOLD_NS 200000000
 /* RFC 5681, 4.1: after a pause a connection begins anew with its initial window, which is that of RFC 6928 */
 #define RESTART_SEGMENTS 10u
-#define POLL_TICKS	 2 /* of half a second: tries again what failed for want of memory */
+#define NEIGHBOUR_NS \
+	3000000000ll /* connecting fails if nobody has answered ARP for so long, as with Linux */
+#define POLL_TICKS 2 /* of half a second: tries again what failed for want of memory */
 
 int net_errno(err_t err)
 {
@@ -759,6 +762,7 @@ int tcp_sock_connect(struct nsock *s, const struct sc_sockaddr *to)
 		return err == -ENOBUFS ? -EADDRNOTAVAIL : err;
 	note_names(s);
 	s->bound = true;
+	s->progress_ns = s->net->now;
 	sock_set_state(s, SC_SOCK_CONNECTING);
 	return -EINPROGRESS;
 }
@@ -1035,21 +1039,48 @@ bool tcp_enqueue_again(struct nsock *l, struct nsock *s)
 
 /* ---- time ---- */
 
+/* Whether packets to the peer have a station to go to. */
+static bool neighbour_known(const struct nsock *s)
+{
+	const ip4_addr_t *to = ip_2_ip4(&s->tcp->remote_ip), *found;
+	struct netif *netif;
+	struct eth_addr *mac;
+
+	if (IP_IS_V6_VAL(s->tcp->remote_ip))
+		return true;
+	netif = ip4_route(to);
+	if (!netif || !(netif->flags & NETIF_FLAG_ETHARP) ||
+	    ip4_addr_cmp(to, netif_ip4_addr(netif)))
+		return true;
+	if (!ip4_addr_netcmp(to, netif_ip4_addr(netif), netif_ip4_netmask(netif)))
+		to = netif_ip4_gw(netif);
+	return etharp_find_addr(netif, to, &mac, &found) >= 0;
+}
+
+static void give_up(struct nsock *s, int error)
+{
+	sock_set_error(s, error); /* before the state that says that it is over */
+	tcp_sock_abort(s);
+}
+
 void tcp_sock_tick(struct nsock *s)
 {
 	int64_t still = s->net->now - s->progress_ns;
 	bool pends = s->tcp && s->tx_sent != s->tx_head;
 
+	if (s->state == SC_SOCK_CONNECTING && s->tcp) {
+		if (still > NEIGHBOUR_NS && !neighbour_known(s))
+			give_up(s, EHOSTUNREACH);
+		return;
+	}
 	if (!pends) {
 		s->progress_ns = s->net->now;
 		return;
 	}
 	if (s->host_gone && still > NET_ORPHAN_MS * 1000000ll)
 		tcp_sock_abort(s);
-	else if (s->opt.user_timeout_ms && still > (int64_t)s->opt.user_timeout_ms * 1000000) {
-		tcp_sock_abort(s);
-		sock_set_error(s, ETIMEDOUT);
-	}
+	else if (s->opt.user_timeout_ms && still > (int64_t)s->opt.user_timeout_ms * 1000000)
+		give_up(s, ETIMEDOUT);
 }
 
 /* Sockets whose held-back bytes are due. */

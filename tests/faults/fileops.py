@@ -41,6 +41,7 @@ class Side:
 
     def __init__(self, root):
         self.root, self.fds = root, {}
+        self.channel = None  # the two ends of the socket for descriptors; None: the checker's side
 
     def where(self, op, path="path", at="at"):
         """(path, dir_fd) for a call of the *at family."""

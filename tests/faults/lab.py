@@ -97,6 +97,11 @@ class Domain:
         """False once the incarnation has ended by itself (at a crash point)."""
         return True
 
+    def shadow_dir(self):
+        """A directory outside of the domain, for a tree to compare with."""
+        os.mkdir(self.dir + "/shadow")
+        return self.dir + "/shadow"
+
     def root(self):
         """The export's directory as this process can see it, or None."""
         return None
@@ -275,6 +280,16 @@ class Lab(Loopback):
             if not self.incarnations:
                 os.chmod(self.root(), 0o1777)
                 run(self.enter() + ["sync", "-f", self.export])
+
+    def shadow_dir(self):
+        """A directory on another file system of the same kind, which is not crashed: so that both sides give the same answers."""
+        image, at = self.image_dir + "/shadow.img", self.dir + "/shadow"
+        with open(image, "wb") as f:
+            f.truncate(os.stat(self.image).st_size)
+        os.mkdir(at)
+        must(MKFS[self.fs] + [image])
+        must(self.enter() + ["mount", "-t", self.fs, "-o", "loop", image, at])
+        return "/proc/%d/root%s" % (self.holder.pid, at)
 
     def unmount(self):
         if not self.mounted:

@@ -7,6 +7,9 @@ worker reports its result, the checker executes the same operation natively on t
 value or errno, data by its hash, attributes. An operation that a crash interrupts is simply one that takes longer; that it was
 executed twice, or not at all, shows in its result (O_EXCL, rename, append, positions) or in the next comparison of the trees.
 
+Left out is what docs/recovery.md names as missing: FALLOC_FL_COLLAPSE_RANGE and INSERT_RANGE, which may be executed twice, and directories that
+are removed while they are open.
+
 After each restart, and at the end, everything is compared: names, attributes, contents, extended attributes of the whole
 tree, and position, flags and contents of every open descriptor, those of files without a name too. Inode numbers must be
 those that were seen before.
@@ -15,13 +18,12 @@ import errno
 import fcntl
 import json
 import os
+import re
 import resource
-import shutil
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 
 import fileops
@@ -33,7 +35,7 @@ DIRS = ["a", "b", "a/c", "b/d", "a/c/e"]
 NAMES = ["f%d" % i for i in range(7)]
 MTIME_SLACK = 5 * 10**9  # ns: how far a time may move when a change is made again
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
-KEEP_SIZE, PUNCH_HOLE, COLLAPSE, ZERO_RANGE, INSERT = 1, 2, 8, 16, 32
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
 # operation: weight
 MIX = {"open": 14, "close": 8, "dup": 1, "read": 8, "write": 18, "lseek": 4, "ftruncate": 3, "truncate": 2, "fallocate": 3, "copy": 1,
        "fsync": 2, "setfl": 1, "flock": 2, "ofd": 2, "mkdir": 3, "rmdir": 4, "unlink": 8, "mknod": 2, "symlink": 2, "link": 4, "linkfd": 1,
@@ -53,14 +55,13 @@ class Worker:
 class Ops(Workload):
     name = "ops"
     about = "random file operations of %d processes against a shadow tree" % WORKERS
+    inode_numbers = True  # they are to stay what they were
 
     def __init__(self, domain, rng, mix=None):
         super().__init__(domain, rng)
         self.mix = mix or MIX
         self.workers = []
-        self.shadow_dir = tempfile.mkdtemp(prefix="scfault-shadow.")
-        self.shadow = fileops.Side(self.shadow_dir + "/w")
-        self.shadow.channel = None
+        self.shadow = None
         self.claims = {}  # inode of the shadow: [number of sharers, exclusive]
         self.owner = {}  # slot: worker
         self.next_id = 0
@@ -77,6 +78,7 @@ class Ops(Workload):
 
     def prepare(self):
         os.umask(0)
+        self.shadow = fileops.Side(self.domain.shadow_dir() + "/w")
         os.makedirs(self.shadow.root)
         os.chmod(self.shadow.root, 0o755)
         self.call("mkdir", "-m", "755", self.dir)
@@ -99,11 +101,8 @@ class Ops(Workload):
         self.drain()
 
     def verify(self):
-        try:
-            self.compare()
-            self.leftovers()
-        finally:
-            self.end()
+        self.compare()
+        self.leftovers()
 
     def end(self):
         for w in self.workers:
@@ -112,13 +111,14 @@ class Ops(Workload):
             w.proc.wait()
             for f in (w.proc.stdin, w.proc.stdout, w.proc.stderr):
                 f.close()
-        for fd in self.kept + list(self.shadow.fds.values()):
+        for fd in self.kept + (list(self.shadow.fds.values()) if self.shadow else []):
             os.close(fd)
-        self.kept, self.shadow.fds = [], {}
-        shutil.rmtree(self.shadow_dir, ignore_errors=True)
+        self.kept, self.shadow = [], None
 
     def fail(self, what):
-        last = "".join("\n    %s" % h for h in self.history[-25:])
+        slots = set(re.findall(r"slot2?=(s\d+)", what.splitlines()[0]))
+        about = [h for h in self.history[:-25] if slots & set(re.findall(r"slot2?=(s\d+)", h))]
+        last = "".join("\n    %s" % h for h in about + self.history[-25:])
         raise Failure("%s\n  the last operations (worker, operation, result):%s" % (what, last))
 
     # operations
@@ -189,7 +189,7 @@ class Ops(Workload):
             self.tree = None
         took = time.monotonic() - w.since
         self.history.append("%d %s = %s%s" % (w.number, brief(op), shorten(result), " (%.1f s)" % took if took > 0.5 else ""))
-        del self.history[:-60]
+        del self.history[:-3000]
         self.keep(op)
         w.op = None
         for ino in w.claims:
@@ -240,7 +240,7 @@ class Ops(Workload):
         self.known[ino] = (ino2, when, when2)
         if old is None:
             return
-        if old[0] != ino2:
+        if old[0] != ino2 and self.inode_numbers:
             self.fail("%s: inode number %d has become %d" % (what, old[0], ino2))
         if old[1] == when and abs(old[2] - when2) > MTIME_SLACK:
             self.fail("%s: its mtime was %d and is %d, without a change" % (what, old[2], when2))
@@ -276,7 +276,7 @@ class Ops(Workload):
         self.same("the tree", theirs, ours)
         for w in self.workers:
             if w.slots:
-                theirs, ours = self.ask(w, {"op": "fds", "slots": list(w.slots)})
+                theirs, ours = self.ask(w, {"op": "fds", "slots": [s for s in w.slots if not self.removed(s)]})
                 self.same("worker %d's descriptors" % w.number, theirs, ours)
 
     def same(self, what, theirs, ours):
@@ -332,7 +332,7 @@ class Ops(Workload):
         want: a test of what is there (None: nothing is). Returns its lstat, None if nothing is there; False if it did not fit."""
         rng, rel = self.rng, None
         base = self.shadow.root
-        dirs = [s for s in (w.slots if w else []) if stat.S_ISDIR(os.fstat(self.shadow.fds[s]).st_mode)]
+        dirs = [s for s in (w.slots if w else []) if stat.S_ISDIR(os.fstat(self.shadow.fds[s]).st_mode) and not self.removed(s)]
         if dirs and rng.random() < 0.2:
             op[at] = rng.choice(dirs)
             base = "/proc/self/fd/%d" % self.shadow.fds[op[at]]
@@ -379,8 +379,13 @@ class Ops(Workload):
             return self.rng.choice(sorted(fit))
         return os.path.join(self.rng.choice(sorted(dirs)), self.rng.choice(NAMES + ["c", "d", "e"]))
 
+    def removed(self, slot):
+        """A directory that is open and was removed: it is not kept."""
+        st = os.fstat(self.shadow.fds[slot])
+        return stat.S_ISDIR(st.st_mode) and st.st_nlink == 0
+
     def a_slot(self, w, op, claims, key="slot", kind=None):
-        slots = [s for s in w.slots if kind is None or kind(os.fstat(self.shadow.fds[s]).st_mode)]
+        slots = [s for s in w.slots if not self.removed(s) and (kind is None or kind(os.fstat(self.shadow.fds[s]).st_mode))]
         if not slots:
             return None
         op[key] = self.rng.choice(slots)
@@ -427,6 +432,11 @@ class Ops(Workload):
         return st is not False and not (st and stat.S_ISFIFO(st.st_mode))
 
     def make_close(self, w, op, claims):
+        removed = [s for s in w.slots if self.removed(s)]
+        if removed:
+            op["slot"] = removed[0]
+            self.claim(claims, os.fstat(self.shadow.fds[removed[0]]))
+            return True
         return len(w.slots) > 3 and self.a_slot(w, op, claims)
 
     def make_dup(self, w, op, claims):
@@ -476,16 +486,9 @@ class Ops(Workload):
         st = self.a_slot(w, op, claims, kind=stat.S_ISREG)
         if not st or st.st_size > 4 << 20:
             return False
-        op["mode"] = self.rng.choice([0, KEEP_SIZE, KEEP_SIZE | PUNCH_HOLE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE, COLLAPSE, INSERT])
-        if op["mode"] in (COLLAPSE, INSERT) and self.domain_fs() != "ext4":
-            return False
+        op["mode"] = self.rng.choice([0, KEEP_SIZE, KEEP_SIZE | PUNCH_HOLE, ZERO_RANGE, ZERO_RANGE | KEEP_SIZE])
         op["off"], op["n"] = self.position(st.st_size), self.amount()
-        if op["mode"] in (COLLAPSE, INSERT):
-            op["off"], op["n"] = op["off"] // 4096 * 4096, 4096 * self.rng.randrange(1, 4)
         return True
-
-    def domain_fs(self):
-        return getattr(self.domain, "fs", "ext4")
 
     def make_copy(self, w, op, claims):
         a = self.a_slot(w, op, claims, kind=stat.S_ISREG)

@@ -393,11 +393,16 @@ static inline uint32_t lane_serve(struct poller *p, struct channel *ch, struct l
 	return i;
 }
 
-/* True if the request with this index pends: channel.h has the rule. `done`: completions of before. */
-static bool is_pending(const struct lane *ln, uint32_t index, uint32_t done)
+/*
+ * True if the request with this index pends: channel.h has the rule. `done`: completions of before; those in [tail - depth, done)
+ * say what does not. Older ones were taken, and the last agent may have written others over them that it never published.
+ */
+static bool is_pending(const struct lane *ln, uint32_t index, uint32_t tail, uint32_t done)
 {
 	const struct sc_slot *s = &ln->slots[index & ln->mask];
-	uint32_t n = done < ln->mask + 1 ? done : ln->mask + 1;
+	uint32_t n = ln->mask + 1 - (tail - done);
+
+	n = done < n ? done : n;
 
 	if (__atomic_load_n(&s->tag, __ATOMIC_RELAXED) != index ||
 	    __atomic_load_n(&s->op, __ATOMIC_RELAXED) == SC_SLOT_TAKEN)
@@ -428,7 +433,7 @@ static bool lane_take_over(struct poller *p, struct channel *ch, struct lane *ln
 		return true; /* nothing had been begun and not ended */
 	ln->head = tail;
 	for (uint32_t i = tail - ln->mask - 1; i != tail; i++) {
-		if (!is_pending(ln, i, done))
+		if (!is_pending(ln, i, tail, done))
 			continue;
 		if (lost && (int32_t)(i - head) < 0) {
 			lane_complete(p, ln, i, 0, -EIO);

@@ -275,7 +275,7 @@ def stage_faults(count, args):
     runs = [("network", ["--kills", "8", "--workload", "stream", "redis", "nginx"]),
             ("storage", ["--kills", "8", "--workload", "ops", "race", "sqlite", "sqlite-wal", "sqlite-wal-one", "git", "tar", "fio", "postgres"]),
             ("points", ["--workload", "ops", "--seconds", "50", "--fault", "retain:intent", "retain:changed", "retain:done", "orphan:kept",
-                        "checkpoint:begun", "checkpoint:synced", "recovery:replayed", "recovery:committed"])]
+                        "poller:publish", "checkpoint:begun", "checkpoint:synced", "recovery:replayed", "recovery:committed"])]
     for name, options in runs:
         status, text = run("faults-" + name, [scfault, "run", "--seed", str(args.seed)] + options, 600, {"VHOST_SC_BUILD": BUILD})
         found = re.findall(r"^(ok  |FAIL|skip) (\S+)[^\n:]*: ([^\n]*)", text, re.M)

@@ -604,10 +604,12 @@ static struct nsock *new_child(struct nsock *l)
 /* Tells the processes in time when the segments of a listener's users fill up. */
 static void look_at_room(struct nsock *l)
 {
-	if (sock_places(l) < PLACES_SPARE)
+	if (sock_places(l) < PLACES_SPARE) {
 		sock_set_flags(l, SC_SOCK_F_WANT_SEGMENT);
-	else if (l->flags & SC_SOCK_F_WANT_SEGMENT)
+		sock_changed(l, CHANGED_STATE); /* again: a process may have had none to give */
+	} else if (l->flags & SC_SOCK_F_WANT_SEGMENT) {
 		sock_clear_flags(l, SC_SOCK_F_WANT_SEGMENT);
+	}
 }
 
 void tcp_socks_room(struct net *n)

@@ -9,6 +9,7 @@ again; both must say the same. The seed is printed. (What only the host's kernel
 tests/faults.)
 """
 import argparse
+import difflib
 import os
 import random
 import subprocess
@@ -19,7 +20,7 @@ import time
 from domain import Domain
 
 WORK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "recover_work.py")
-PARTS = {"counter": 800, "flocks": 800, "offsets": 150, "descriptors": 400, "processes": 60, "database": 150, "interrupted": 20, "mapped": 2000, "wal": 120}
+PARTS = {"counter": 800, "flocks": 800, "offsets": 150, "descriptors": 400, "processes": 60, "database": 150, "interrupted": 40, "mapped": 2000, "wal": 120, "names": 400}
 
 
 def run(command, env=None):
@@ -68,7 +69,8 @@ def main():
             print(("ok %d" if got == want else "not ok %d") % i + " - %s, %d kills" % (part, kills), flush=True)
             if got != want:
                 failed += 1
-                print("".join("# %s\n" % line for line in ("native: " + want + "served: " + got).splitlines()), flush=True)
+                for line in list(difflib.unified_diff(want.splitlines(), got.splitlines(), "native", "served", lineterm="", n=1))[:30]:
+                    print("# " + line, flush=True)
     finally:
         domain.stop()
     return failed != 0

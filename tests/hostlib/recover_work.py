@@ -198,6 +198,36 @@ def interrupted(turns):
         say(i, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, 3))
 
 
+def names(turns):
+    """Operations that must not happen twice, each of which would fail or show if it did."""
+    log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC, 0o600)
+
+    def work(i):
+        mine = "n%d" % i
+        for n in range(turns):
+            os.mkdir(mine)
+            fd = os.open(mine + "/a", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(fd, b"x" * 100)
+            os.rename(mine + "/a", mine + "/b")
+            os.link(mine + "/b", mine + "/c")
+            os.symlink("c", mine + "/d")
+            os.ftruncate(fd, 50)
+            os.setxattr(fd, "user.n", b"%d" % n, os.XATTR_CREATE)
+            os.unlink(mine + "/b")
+            if os.fstat(fd).st_size != 50 or os.fstat(fd).st_nlink != 1 or os.getxattr(mine + "/d", "user.n") != b"%d" % n:
+                raise ValueError("turn %d: %r" % (n, os.fstat(fd)))
+            os.unlink(mine + "/c")
+            os.unlink(mine + "/d")
+            if os.pread(fd, 100, 0) != b"x" * 50:
+                raise ValueError("unlinked, and not what was written")
+            os.close(fd)
+            os.rmdir(mine)
+            os.write(log, b"%d" % i)
+    say(children(2, work), os.path.exists("n0") or os.path.exists("n1"))
+    text = open("log", "rb").read()
+    say(text.count(b"0"), text.count(b"1"), len(text))
+
+
 def mapped(turns):
     """Memory of a file that processes share, and the file itself, say the same."""
     with open("mapped", "wb") as f:

@@ -55,9 +55,10 @@ class Demo(unittest.TestCase):
         story = [
             r"\$ scctl define %s --role storage" % NAME, r"\$ virsh start %s" % NAME, r"the agent serves \(\d+\.\d s\)", r"%s +running" % NAME,
             r"\$ scrun .*sqlite3.*\n1\n", r"16777216 bytes .*copied", r"hostlib", r"\w+ demo\n", r"there is nothing at /scdemo on this host",
+            r"in a transaction: 1\n", r"\$ virsh destroy %s\n" % NAME, r"Domain '%s' started" % NAME, r"\n2\nok\n",
             r"\$ scctl define %s-net --role network" % NAME, r"\$ virsh destroy %s-net\n" % NAME, r"Domain '%s-net' started" % NAME,
             r"([0-9a-f]{64})  \S+/file\n\1  \S+/got\n", r"storage domain, ready", r"calls: \d+", r"write +\d+", r"\$ dumpe2fs", r"Filesystem state: +clean", r"app\.db",
-            r"packages +\d+\.\d s", r"agent ready +\d+\.\d s", r"git +\d+\.\d s", r"killed and started: curl +\d+\.\d s", r"all +\d+ s", r"demo: sqlite3, dd, tar and git ran unmodified",
+            r"packages +\d+\.\d s", r"agent ready +\d+\.\d s", r"git +\d+\.\d s", r"killed and started: sqlite3 +\d+\.\d s", r"killed and started: curl +\d+\.\d s", r"all +\d+ s", r"demo: sqlite3, dd, tar and git ran unmodified",
         ]
         at = 0
         for pattern in story:

@@ -354,7 +354,7 @@ print(open({self.place!r} + "/y").read())
                     held.append(os.readlink(f"{fds}/{f}"))
                 except FileNotFoundError:
                     pass
-            held = [h for h in held if h.startswith(self.d.root + "/")]
+            held = [h for h in held if h.startswith(self.d.root + "/") and not h.startswith(self.d.root + "/.vhost-sc/")]  # its own
             if not held:
                 return None
             time.sleep(0.1)

@@ -237,6 +237,14 @@ static bool is_directory(int fd)
 	return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* True for a last component that names a directory which is there. */
+static bool is_dots(const char *name)
+{
+	size_t n = strcspn(name, "/");
+
+	return n >= 1 && n <= 2 && name[0] == '.' && (n == 1 || name[1] == '.');
+}
+
 /*
  * O_CREAT where changes are recorded: what is there is opened, as if it had not been asked for; otherwise it is made in a
  * directory and under a name that are known before. A descriptor or -errno.
@@ -262,6 +270,10 @@ static int open_or_make(struct actor *a, struct call *c, const struct walk_from 
 		    i && !excl ? walk_place_followed(from, &place, x) : walk_place(from, &place, x);
 		if (err)
 			return err;
+		if (is_dots(place.name)) { /* nothing will be made: the kernel says why */
+			place_close(&place);
+			return walk_open(from, &o->how, x);
+		}
 		o->how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
 		fd = name_open(a, c, &place, &o->how, &o->made, &o->fid);
 		place_close(&place);

@@ -333,6 +333,12 @@ void retain_identify(const struct agent *agent, int dir, const char *name, struc
 
 /* ---- the checkpoint ---- */
 
+/* True if the records of pending calls may go: those have been answered. With the lock held. */
+static bool may_let_go(const struct retain *t, int64_t now)
+{
+	return t->hold != UINT64_MAX && t->resumed && now - t->resumed >= SETTLE_NS;
+}
+
 /* True if there is a reason. With the lock held. */
 static bool is_due(const struct retain *t, int64_t now)
 {
@@ -340,8 +346,8 @@ static bool is_due(const struct retain *t, int64_t now)
 
 	if (t->wanted > t->done)
 		return true;
-	if (!t->first)
-		return false;
+	if (!t->first) /* nothing to sync: at most the records of pending calls are in the way */
+		return t->waiting && may_let_go(t, now);
 	return t->waiting || used > t->size / 4 || now - t->first >= CHECKPOINT_NS;
 }
 
@@ -371,7 +377,7 @@ static void nap(long ns)
 /* The records of pending calls need not be kept any longer. With the lock held. */
 static void let_go(struct retain *t)
 {
-	if (t->hold != UINT64_MAX && t->resumed && now_ns() - t->resumed >= SETTLE_NS)
+	if (may_let_go(t, now_ns()))
 		t->hold = UINT64_MAX;
 }
 

@@ -144,7 +144,9 @@ static bool remove_attribute(struct redo *d, const struct item *i)
 	if (i->done)
 		return removexattr(d->proc, attribute(rec, name)) == 0 || errno == ENODATA ||
 		       fail_redo(d, rec);
-	if (getxattr(d->proc, attribute(rec, name), NULL, 0) < 0 && errno == ENODATA) {
+	/* It had one, which has gone. Where it had none, executing it again says what was wrong. */
+	if (rec->flags & SC_LOG_F_WAS && getxattr(d->proc, attribute(rec, name), NULL, 0) < 0 &&
+	    errno == ENODATA) {
 		rec->res = 0;
 		__atomic_store_n(&rec->state, SC_LOG_DONE, __ATOMIC_RELEASE);
 		d->s->r->counted_done++;

@@ -735,6 +735,8 @@ int64_t work_removexattr(struct actor *a, struct call *c, bool cached)
 		return n;
 	w.name = a->path2;
 	w.name_len = (uint32_t)strlen(a->path2);
+	if (has_attribute(a->agent, &t, proc, a->path2))
+		w.flags = SC_LOG_F_WAS;
 	n = enter_target(a, c, &t, &r, &fid, &w);
 	if (!n)
 		n = result(proc[0] ? removexattr(proc, a->path2) : fremovexattr(t.fd, a->path2));

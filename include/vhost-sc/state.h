@@ -274,7 +274,7 @@ enum sc_log_kind {
 	SC_LOG_UTIMENS =
 	    11, /* obj: off: atime, size: mtime, nanoseconds since 1970 as they became */
 	SC_LOG_SETXATTR = 12,	 /* obj: attribute `name` is data. SC_LOG_F_WAS: it had one */
-	SC_LOG_REMOVEXATTR = 13, /* obj: attribute `name` is gone */
+	SC_LOG_REMOVEXATTR = 13, /* obj: attribute `name` is gone. SC_LOG_F_WAS: it had one */
 	SC_LOG_SETFLAGS = 14,	 /* obj: FS_IOC_SETFLAGS: mode; */
 	SC_LOG_FSSETXATTR = 15,	 /* obj: FS_IOC_FSSETXATTR: data is its struct fsxattr */
 	SC_LOG_KINDS = 16,

@@ -274,8 +274,8 @@ def stage_faults(count, args):
     """Domains that are killed under load. Failures are shown with the seed that repeats the choices."""
     scfault = os.path.join(TOP, "tests", "faults", "scfault")
     runs = [("network", ["--kills", "8", "--workload", "stream", "redis", "nginx"]),
-            ("storage", ["--kills", "8", "--workload", "ops", "race", "sqlite", "sqlite-wal", "sqlite-wal-one", "git", "tar", "fio", "postgres"]),
-            ("points", ["--workload", "ops", "--seconds", "50", "--fault", "retain:intent", "retain:changed", "retain:done", "orphan:kept",
+            ("storage", ["--kills", "8", "--workload", "race", "sqlite", "sqlite-wal", "sqlite-wal-one", "git", "tar", "fio", "postgres"]),
+            ("points", ["--workload", "git", "--seconds", "30", "--fault", "retain:intent", "retain:changed", "retain:done",
                         "poller:publish", "checkpoint:begun", "checkpoint:synced", "recovery:replayed", "recovery:committed"])]
     for name, options in runs:
         status, text = run("faults-" + name, [scfault, "run", "--seed", str(args.seed)] + options, 600, {"VHOST_SC_BUILD": BUILD})

@@ -284,7 +284,9 @@ struct handle *handle_restore(struct handles *t, uint64_t name, int fd, struct s
 	}
 	h->root = root;
 	atomic_fetch_add_explicit(&root->refs, 1, memory_order_relaxed);
+	pthread_mutex_lock(&t->lock); /* main shows the count meanwhile */
 	t->count++;
+	pthread_mutex_unlock(&t->lock);
 	/* Nobody looks yet: threads that will are told of it by the broker's messages, which come later. */
 	atomic_store_explicit(&h->ref, (name & 0xffffffff00000000ull) | HANDLE_LIVE | 1,
 			      memory_order_release);

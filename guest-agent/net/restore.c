@@ -224,8 +224,7 @@ bool kept_read(struct net *n)
 	/* Release: the poller goes on from here. */
 	atomic_store_explicit(&n->stage, n->found ? NET_WAITING : NET_RESTORED,
 			      memory_order_release);
-	if (n->poller)
-		poller_wake(n->poller);
+	poller_wake(n->agent->pollers[0]); /* n->poller is the poller's own */
 	return true;
 }
 

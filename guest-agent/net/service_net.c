@@ -721,8 +721,7 @@ static void resumed(struct agent *agent)
 	/* Release: the sessions are attached. */
 	atomic_compare_exchange_strong_explicit(&n->stage, &waiting, NET_RESTORING,
 						memory_order_release, memory_order_relaxed);
-	if (n->poller)
-		poller_wake(n->poller);
+	poller_wake(n->agent->pollers[0]); /* n->poller is the poller's own */
 }
 
 static bool pending_lost(const struct agent *agent)

@@ -1053,8 +1053,7 @@ void socks_release(struct net *n, const uint64_t *tickets, uint32_t count)
 		log_error("no memory: %u sockets stay open until their processes end", count);
 	}
 	pthread_mutex_unlock(&n->lock);
-	if (n->poller)
-		poller_wake(n->poller);
+	poller_wake(n->agent->pollers[0]); /* n->poller is the poller's own */
 }
 
 /* The ticket's segment goes. */

@@ -146,7 +146,9 @@ def meson_tests(count, stage, build, options, timeout):
     if options is not None:
         listed = subprocess.run(["meson", "test", "-C", build, "--list"], stdout=subprocess.PIPE, text=True, check=True).stdout
         names = [n for n in (line.split(" / ")[-1].strip() for line in listed.splitlines() if line)
-                 if not n.startswith(("intercept", "insn", "scfsx", "net-servers", "net-many", "net-wire"))]
+                 if not n.startswith(("intercept", "insn", "scfsx", "net-servers", "net-many", "net-wire"))
+                 # an agent that starts so slowly is killed before it has recovered, too often in a row
+                 and not (stage == "tsan" and n in ("hostlib-recover", "net-recovery", "net-programs"))]
     run(stage + "-meson-test", ["meson", "test", "-C", build, "--no-rebuild", "--print-errorlogs"] + names, timeout, env)
     if not os.path.exists(results):
         count.add(stage, "meson test", False, "left no results")

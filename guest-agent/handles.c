@@ -108,7 +108,7 @@ struct handle *handle_new(struct handles *t, int fd, struct session *s, struct r
 	h->ticket = 0;
 	h->fid.len = 0;
 	h->kept = NULL;
-	h->same_prev = NULL;
+	__atomic_store_n(&h->same_prev, NULL, __ATOMIC_RELAXED);
 	atomic_store_explicit(&h->orphan, 0, memory_order_relaxed);
 	h->pos = 0;
 	h->pos_now = 0;
@@ -351,7 +351,8 @@ void handle_reap(struct handles *t, struct handle *h)
 {
 	struct session *s = h->session;
 
-	if (h->same_prev)
+	if (__atomic_load_n(&h->same_prev,
+			    __ATOMIC_RELAXED)) /* neighbours may change it; never to or from NULL */
 		orphan_closed(t->agent, h);
 	hot_drop(h);
 	close(h->fd);

@@ -210,9 +210,9 @@ bool orphan_opened(struct agent *agent, struct handle *h, bool wait)
 				    : ORPHAN_NOT,
 			      memory_order_relaxed);
 	h->same_next = b->first;
-	h->same_prev = &b->first;
+	__atomic_store_n(&h->same_prev, &b->first, __ATOMIC_RELAXED);
 	if (b->first)
-		b->first->same_prev = &h->same_next;
+		__atomic_store_n(&b->first->same_prev, &h->same_next, __ATOMIC_RELAXED);
 	b->first = h;
 	while (b->taking)
 		pthread_cond_wait(&b->calm, &b->lock);
@@ -224,8 +224,9 @@ bool orphan_is_too_late(const struct handle *h)
 {
 	struct stat st;
 
-	return h->same_prev && !atomic_load_explicit(&h->orphan, memory_order_relaxed) &&
-	       fstat(h->fd, &st) == 0 && st.st_nlink == 0;
+	return __atomic_load_n(&h->same_prev, __ATOMIC_RELAXED) &&
+	       !atomic_load_explicit(&h->orphan, memory_order_relaxed) && fstat(h->fd, &st) == 0 &&
+	       st.st_nlink == 0;
 }
 
 static void run_drop(struct agent *agent, struct job *job)
@@ -242,14 +243,14 @@ void orphan_closed(struct agent *agent, struct handle *h)
 	struct bucket *b;
 	struct drop *d = NULL;
 
-	if (!h->same_prev)
+	if (!__atomic_load_n(&h->same_prev, __ATOMIC_RELAXED))
 		return;
 	b = bucket_of(t, &h->fid);
 	pthread_mutex_lock(&b->lock);
 	*h->same_prev = h->same_next;
 	if (h->same_next)
-		h->same_next->same_prev = h->same_prev;
-	h->same_prev = NULL;
+		__atomic_store_n(&h->same_next->same_prev, h->same_prev, __ATOMIC_RELAXED);
+	__atomic_store_n(&h->same_prev, NULL, __ATOMIC_RELAXED);
 	if (atomic_load_explicit(&h->orphan, memory_order_relaxed) && !find(b, &h->fid))
 		d = malloc(sizeof(*d)); /* without memory it stays until the next start */
 	pthread_mutex_unlock(&b->lock);
